@@ -1,0 +1,68 @@
+"""Contract of a backend: one runtime."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Protocol
+
+from edgekd.core.registry import Registry
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+    from pathlib import Path
+
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from edgekd.core.target import Target
+    from edgekd.core.types import LayerRecord, TensorSpec
+
+    Feeds = Mapping[str, NDArray[np.generic]]
+
+
+class Session(Protocol):
+    """An artifact loaded by its runtime; a context manager."""
+
+    inputs: tuple[TensorSpec, ...]
+    outputs: tuple[TensorSpec, ...]
+
+    def run(self, feeds: Feeds) -> dict[str, NDArray[np.generic]]:
+        """All outputs by name. `feeds` holds one array per input."""
+
+    def bind(self, feeds: Feeds) -> Callable[[], object]:
+        """A call that runs one inference on fixed feeds with as little around it as there is."""
+
+    def close(self) -> None:
+        """Free the session; calling it twice is fine."""
+
+    def __enter__(self) -> Session: ...
+    def __exit__(self, *exc: object) -> None: ...
+
+
+class Backend(Protocol):
+    """One runtime. Plugins are built without arguments and hold no state."""
+
+    def version(self) -> str:
+        """Version of the installed runtime."""
+
+    def build(self, model: bytes, target: Target, out: Path) -> Path:
+        """Write the artifact for serialized ONNX `model` at `out` (no suffix); return its path.
+
+        Raises:
+            UnsupportedError: The runtime cannot load the model; the text says why.
+        """
+
+    def open(self, path: Path, target: Target, *, threads: int) -> Session:
+        """Load an artifact.
+
+        Raises:
+            UnsupportedError: The runtime refuses the file.
+            DataError: The file is empty, cut off or points outside its folder.
+        """
+
+    def layers(
+        self, path: Path, target: Target, feeds: Feeds, *, threads: int
+    ) -> Sequence[LayerRecord]:
+        """Every node as it really runs, after the runtime's own rewriting, with mean times."""
+
+
+BACKENDS: Registry[Backend] = Registry("backend", "edgekd.backends")

@@ -1,0 +1,1 @@
+"""Values, errors, registry and files that every other layer stands on; no ML framework."""

@@ -1,0 +1,90 @@
+"""A target is data: one YAML file per device and runtime, in targets/ or wherever the user keeps it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import Field, model_validator
+
+from edgekd.core.config import Config, load_yaml, nearest, validate
+from edgekd.core.errors import RecipeError
+from edgekd.core.types import Scheme
+
+
+class TargetConditions(Config):
+    """What a measurement on this target must be made under."""
+
+    threads: Annotated[int, Field(ge=1)]
+    batch_size: Annotated[int, Field(ge=1)] = 1
+    power_mode: str = "as found"
+
+
+class Tolerance(Config):
+    """How far the artifact may be from the fake-quant student before parity fails.
+
+    Attributes:
+        mean_abs: Mean absolute logit difference, as a fraction of the logits' standard deviation.
+        agreement: Fraction of test samples with the same decision.
+    """
+
+    mean_abs: Annotated[float, Field(gt=0)]
+    agreement: Annotated[float, Field(gt=0, le=1)]
+
+
+class Target(Config):
+    """A device as edgekd sees it."""
+
+    name: str
+    description: str
+    backend: str
+    runtime: str
+    precision: Literal["float32", "int8"]
+    scheme: Scheme | None = None
+    opset: Annotated[int, Field(ge=13, le=25)] = 20
+    transport: Literal["local"] = "local"
+    conditions: TargetConditions
+    tolerance: Tolerance
+    options: dict[str, str | int | float | bool] = {}
+
+    @model_validator(mode="after")
+    def _scheme_for_integers(self) -> Target:
+        if (self.precision == "int8") != (self.scheme is not None):
+            raise ValueError("an int8 target needs a `scheme`, a float32 target has none")
+        return self
+
+
+def shipped_folder(kind: Literal["targets", "profiles"]) -> Path:
+    """The folder that came with edgekd: inside the wheel, or the checkout's own."""
+    package = Path(__file__).resolve().parent.parent
+    inside = package / "_shipped" / kind
+    return inside if inside.is_dir() else package.parent / kind
+
+
+def target_names() -> list[str]:
+    """Names of the shipped targets, sorted."""
+    return sorted(p.stem for p in shipped_folder("targets").glob("*.yaml"))
+
+
+def load_target(name_or_path: str) -> Target:
+    """A shipped target by name, or the user's own by the path of its YAML file.
+
+    Raises:
+        RecipeError: No such target, or its file is not valid.
+    """
+    if name_or_path.endswith((".yaml", ".yml")) or "/" in name_or_path:
+        path = Path(name_or_path)
+    else:
+        if name_or_path not in target_names():
+            raise RecipeError(
+                f"No target named {name_or_path!r}{nearest(name_or_path, target_names())}"
+            )
+        path = shipped_folder("targets") / f"{name_or_path}.yaml"
+    target = validate(Target, load_yaml(path), source=str(path))
+    if target.name != path.stem:
+        raise RecipeError(
+            f"{path} carries another target's name.",
+            expected=f"name: {path.stem}",
+            got=f"name: {target.name}",
+        )
+    return target

@@ -1,0 +1,226 @@
+"""The frozen values that flow between stages; every number carries its unit in its name."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+from pydantic import Field
+
+from edgekd.core.config import Config
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+
+@dataclass(frozen=True, slots=True)
+class TensorSpec:
+    """Name, numpy dtype and shape of a graph input or output; None = known at run time."""
+
+    name: str
+    dtype: str
+    shape: tuple[int | None, ...]
+
+
+# ---------------------------------------------------------------- granularity and encodings
+class PerTensor(Config):
+    """One scale for a whole tensor; scale shape ()."""
+
+    kind: Literal["per_tensor"] = "per_tensor"
+
+
+class PerChannel(Config):
+    """One scale per index of `axis`; weight (O, I, …) and axis 0 -> scale (O,)."""
+
+    kind: Literal["per_channel"] = "per_channel"
+    axis: int = 0
+
+
+class PerBlock(Config):
+    """One scale per run of `size` weights in memory order; (O·I…) -> scale (ceil(n / size),)."""
+
+    kind: Literal["per_block"] = "per_block"
+    size: Annotated[int, Field(ge=2)]
+
+
+Granularity = Annotated[PerTensor | PerChannel | PerBlock, Field(discriminator="kind")]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Affine:
+    """``real = (code - zero_point) * scale``.
+
+    Attributes:
+        bits: Bits per code.
+        signed: Codes are two's complement; otherwise unsigned.
+        granularity: Which weights share a scale.
+        scale: float32, positive; shape as `granularity` says.
+        zero_point: int32, in code units, same shape as `scale`.
+        narrow: The most negative code is left out, so that the range is symmetric.
+    """
+
+    bits: int
+    signed: bool
+    granularity: PerTensor | PerChannel | PerBlock
+    scale: NDArray[np.float32]
+    zero_point: NDArray[np.int32]
+    narrow: bool = False
+
+    @property
+    def code_min(self) -> int:
+        """Smallest code."""
+        return (-(1 << (self.bits - 1)) + int(self.narrow)) if self.signed else 0
+
+    @property
+    def code_max(self) -> int:
+        """Largest code."""
+        return (1 << (self.bits - 1)) - 1 if self.signed else (1 << self.bits) - 1
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Codebook:
+    """``real = centroids[group, code]``; centroids float32, shape (groups, 2**bits)."""
+
+    bits: int
+    granularity: PerTensor | PerChannel | PerBlock
+    centroids: NDArray[np.float32]
+
+
+Encoding = Affine | Codebook
+
+
+# ---------------------------------------------------------------- schemes, students, artifacts
+class Scheme(Config):
+    """How one target wants integers stored; part of a target file.
+
+    Attributes:
+        activations: uint8 (asymmetric) or int8 (symmetric, zero point 0).
+        weights: Always signed, symmetric.
+        weight_granularity: Scale per output channel or per tensor.
+        bias: int32 behind a DequantizeLinear, or float32.
+        opset: ONNX opset of the file.
+    """
+
+    activations: Literal["uint8", "int8"]
+    weights: Literal["int8"] = "int8"
+    weight_granularity: Literal["per_channel", "per_tensor"] = "per_channel"
+    bias: Literal["int32", "float32"]
+    opset: Annotated[int, Field(ge=13, le=25)] = 20
+
+    @property
+    def training_key(self) -> str:
+        """Targets with the same key share one quantized student; the rest is export."""
+        return f"a:{self.activations} w:{self.weights} {self.weight_granularity}"
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class QuantizedStudent:
+    """A trained student with the integers that every layer will be stored in.
+
+    Attributes:
+        graph: ``torch.fx.GraphModule`` in float, batch-norm folded, weights as trained.
+        weights: Encoding of each quantized layer, by its dotted path in `graph`.
+        activations: Encoding of each quantized tensor, by the fx node that makes it.
+        skipped: Every weighted layer left in float, with the reason. Never left out.
+        activation_ranges: "learned" or "observed", for the report.
+    """
+
+    graph: Any
+    weights: Mapping[str, Encoding]
+    activations: Mapping[str, Affine]
+    skipped: Mapping[str, str]
+    activation_ranges: Literal["learned", "observed"]
+
+
+@dataclass(frozen=True, slots=True)
+class Artifact:
+    """A file that a runtime loads, with its hash."""
+
+    path: Path
+    sha256: str
+    backend: str
+    target: str
+    inputs: tuple[TensorSpec, ...]
+    outputs: tuple[TensorSpec, ...]
+    size_bytes: int
+
+
+Precision = Literal["int8", "float32", "bfloat16", "float16", "int4", "other"]
+
+
+@dataclass(frozen=True, slots=True)
+class LayerRecord:
+    """One node as the runtime really executes it.
+
+    Attributes:
+        name: The runtime's name for it.
+        op: The runtime's operator, e.g. QLinearConv.
+        role: "matmul" for convolutions and matrix products, "requantize" for a Q or DQ node
+            that was not fused (graph inputs and outputs excepted), "other".
+        precision: What its kernel computes in.
+        time_us: Mean time per inference, when the runtime gives it.
+        reason: For a matmul not in int8: why, as far as it is known.
+    """
+
+    name: str
+    op: str
+    role: Literal["matmul", "requantize", "other"]
+    precision: Precision
+    time_us: float | None = None
+    reason: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class KernelCount:
+    """How many convolutions and matrix products run in which kernel.
+
+    Attributes:
+        int8: Those in int8 kernels.
+        float: Those in a float kernel.
+        unfused: Q/DQ nodes left standing inside the graph.
+        floats: Name -> reason of each float one.
+    """
+
+    int8: int
+    float: int
+    unfused: int
+    floats: Mapping[str, str] = field(default_factory=dict)
+
+
+# ---------------------------------------------------------------- measuring
+class Conditions(Config):
+    """What a measurement was made under; no defaults. Profiles compare only under equal ones."""
+
+    batch_size: int
+    threads: int
+    warm_up: str
+    duration: str
+    clock: str
+    power_mode: str
+    interleaved_with: int
+    inputs: str
+
+
+class Profile(Config):
+    """Raw timings of one artifact; percentiles are computed from it, never stored.
+
+    Attributes:
+        schema_version: Of this file format.
+        artifact_sha256: Which file was timed.
+        target: Its target's name.
+        conditions: How it was timed.
+        samples_ns: Every timed inference in order, ns; none deleted.
+        environment: Machine, CPU flags, versions, load, governor.
+        source: Where the numbers come from. Never "measured" unless a clock ran.
+    """
+
+    schema_version: Literal[1] = 1
+    artifact_sha256: str
+    target: str
+    conditions: Conditions
+    samples_ns: tuple[int, ...]
+    environment: dict[str, Any]
+    source: Literal["measured", "predicted", "simulated"]

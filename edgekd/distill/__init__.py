@@ -1,0 +1,1 @@
+"""Teaching a student: objectives, taps, teacher outputs and the training loop."""

@@ -1,0 +1,1 @@
+"""Measuring: warm-up, certified percentiles, memory in a fresh process."""

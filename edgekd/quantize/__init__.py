@@ -1,0 +1,1 @@
+"""Turning a float student into integers: observers, fake-quant training, encodings."""

@@ -1,0 +1,1 @@
+"""What a run found, for people (HTML, table) and for programs (JSON)."""

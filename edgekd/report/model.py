@@ -1,0 +1,228 @@
+"""The report as data: every figure beside its source. `verdict` and `html` are views of it."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from edgekd.core.config import Config
+
+
+class Figure(Config):
+    """One percentile of one profile, in milliseconds.
+
+    Attributes:
+        certified: Upper bound of the true percentile with 99 % confidence; None with a reason.
+        empirical: The plain sample percentile; None where n cannot support it.
+        n: Samples it was computed from.
+        reason: Why there is no certified figure.
+    """
+
+    certified: float | None
+    empirical: float | None
+    n: int
+    reason: str | None = None
+
+
+class Latency(Config):
+    """The four percentiles of one profile."""
+
+    p50: Figure
+    p90: Figure
+    p95: Figure
+    p99: Figure
+
+
+class Measured(Config):
+    """One timed file.
+
+    Attributes:
+        name: What the user calls it: "teacher", "student_float", or a target's name.
+        target: Under which target's runtime and conditions it ran.
+        artifact: Path relative to the run folder.
+        sha256: Of the file.
+        size_bytes: Of the file.
+        peak_memory_mib: Peak resident memory of a fresh process that loads and runs it.
+        runtime_memory_mib: The same process after importing the runtime, before loading the file.
+        latency_ms: Percentiles.
+        profile: Path of the raw samples, relative to the run folder.
+        samples_ms: At most 400 of the samples, evenly picked, for the picture.
+        cv: Standard deviation over mean of all samples; a noise warning above 0.25.
+        source: "measured" or "simulated".
+    """
+
+    name: str
+    target: str
+    artifact: str
+    sha256: str
+    size_bytes: int
+    peak_memory_mib: float | None
+    runtime_memory_mib: float | None
+    latency_ms: Latency
+    profile: str
+    samples_ms: tuple[float, ...]
+    cv: float
+    source: Literal["measured", "simulated"]
+
+
+class Arm(Config):
+    """One way of training the student, over all seeds.
+
+    Attributes:
+        name: control, distilled, post_training, quantized_distillation.
+        title: The same for people.
+        scores: Test metric per seed, in [0, 1].
+        validation: Validation metric per seed.
+        chosen_seed: The seed deployed from this arm, by validation; None if the arm is not used.
+        note: What was decided about the arm, and why.
+        train_s: Seconds of training over all seeds.
+    """
+
+    name: str
+    title: str
+    scores: tuple[float, ...]
+    validation: tuple[float, ...]
+    chosen_seed: int | None
+    note: str
+    train_s: float
+
+
+class Rung(Config):
+    """One step of the parity ladder against the step before it, on the same real inputs.
+
+    Attributes:
+        name: E.g. "torch float", "torch fake-quant", "ONNX reference", "ONNX Runtime".
+        against: Name of the rung it is compared with; None for the first.
+        max_abs: Largest absolute logit difference.
+        mean_abs: Mean absolute logit difference.
+        agreement: Fraction of samples with the same decision.
+        score: Task metric on these samples.
+        n: Samples compared.
+        ok: Within the target's tolerance; None where no tolerance applies.
+        first_difference: First layer that differs, where not ok.
+    """
+
+    name: str
+    against: str | None
+    max_abs: float | None
+    mean_abs: float | None
+    agreement: float | None
+    score: float
+    n: int
+    ok: bool | None
+    first_difference: str | None = None
+
+
+class BudgetResult(Config):
+    """One budget against its figure; both in the budget's own unit."""
+
+    name: str
+    limit: float
+    unit: str
+    value: float | None
+    met: bool
+    reason: str | None = None
+
+
+class Kernels(Config):
+    """Convolutions and matrix products by the kernel they really run in."""
+
+    int8: int
+    float: int
+    unfused: int
+    floats: dict[str, str] = {}
+
+
+class Parity(Config):
+    """The last rung against the fake-quant (or float) student."""
+
+    max_abs: float
+    mean_abs: float
+    agreement: float
+
+
+class Accuracy(Config):
+    """Test metric in [0, 1] of the four models that matter; means over seeds if trained."""
+
+    teacher: float
+    control: float
+    student_float: float
+    artifact: float
+
+
+class TargetResult(Config):
+    """Everything about one target."""
+
+    target: str
+    description: str
+    backend: str
+    runtime_version: str
+    precision: str
+    met: bool
+    budgets: tuple[BudgetResult, ...]
+    measured: Measured
+    baseline: Measured | None
+    speedup_p90: float | None
+    speedup_p50: float | None
+    accuracy: Accuracy
+    kernels: Kernels
+    layers: tuple[dict[str, Any], ...]
+    ladder: tuple[Rung, ...]
+    parity: Parity
+
+
+class Net(Config):
+    """Size of a network: parameters, multiply-accumulates of one sample, bytes in float ONNX."""
+
+    title: str
+    parameters: int | None
+    macs: int | None
+    float_bytes: int | None
+
+
+class StageLine(Config):
+    """One stage of the run: done or reused, why, how long."""
+
+    name: str
+    reused: bool
+    reason: str
+    seconds: float
+    key: str
+
+
+class Report(Config):
+    """What one run of `edgekd compress` found.
+
+    Attributes:
+        schema_name: Version of this file's layout.
+        met: Every budget of every target is met.
+        closest: Where not met: the budget that is missed by the largest factor, in words.
+        student_size_ratio: Bytes of the teacher's float file over those of the largest artifact.
+        skipped: Layers left in float: name -> reason.
+        recipe: The whole recipe as it ran.
+        command: Reproduces this report.
+        hashes: sha256 of recipe, data, teacher, student.
+        environment: Machine, CPU flags, versions.
+    """
+
+    schema_name: Literal["edgekd.report/1"] = "edgekd.report/1"
+    name: str
+    met: bool
+    closest: str | None
+    created_utc: str
+    metric: str
+    data: str
+    teacher: Net
+    student: Net
+    teacher_score: float
+    teacher_validation: float
+    arms: tuple[Arm, ...]
+    targets: tuple[TargetResult, ...]
+    student_size_ratio: float | None
+    macs_ratio: float | None
+    skipped: dict[str, str]
+    stages: tuple[StageLine, ...]
+    warnings: tuple[str, ...]
+    recipe: dict[str, Any]
+    command: str
+    hashes: dict[str, str]
+    environment: dict[str, Any]

@@ -1,0 +1,1 @@
+"""What "good" means for a task, and where its data comes from."""
