@@ -107,23 +107,42 @@ def validate(model: type[_Model], value: Any, *, source: str) -> _Model:
         raise from_validation_error(e, source=source, model=model) from e
 
 
+class NestedComplaints(ValueError):
+    """Raised inside a validator to hand on complaints of a plugin's own fields.
+
+    Args:
+        items: (path below the field, message) of each complaint.
+    """
+
+    def __init__(self, items: list[tuple[str, str]]) -> None:
+        self.items = items
+        super().__init__("; ".join(f"{path}: {message}" for path, message in items))
+
+
 def from_validation_error(
     error: ValidationError, *, source: str, model: type[BaseModel]
 ) -> EdgekdError:
-    """One error with a line per complaint; a plugin's own error inside keeps its words."""
-    lines = []
+    """One RecipeError with a line per complaint."""
+    lines = [f"{path}: {message}" for path, message in complaints(error, model)]
+    return RecipeError(f"{source} is not valid.", got="\n            ".join(lines))
+
+
+def complaints(error: ValidationError, model: type[BaseModel]) -> list[tuple[str, str]]:
+    """(dotted path, message) of everything pydantic found wrong in `model`."""
+    found = []
     for item in error.errors():
+        path = ".".join(str(part) for part in item["loc"])
         cause = (item.get("ctx") or {}).get("error")
-        if isinstance(cause, EdgekdError) and not isinstance(cause, RecipeError):
-            return cause
-        path = ".".join(str(part) for part in item["loc"]) or "(top)"
+        if isinstance(cause, NestedComplaints):
+            found += [(".".join(filter(None, (path, sub))), text) for sub, text in cause.items]
+            continue
         message = item["msg"].removeprefix("Value error, ")
         if item["type"] == "extra_forbidden":
             message = "no such field" + _nearest(item["loc"], model)
         elif item["type"] not in ("missing", "value_error"):
             message += f", got {item.get('input')!r}"
-        lines.append(f"{path}: {message}")
-    return RecipeError(f"{source} is not valid.", got="\n            ".join(lines))
+        found.append((path or "(top)", message))
+    return found
 
 
 def nearest(name: str, known: list[str]) -> str:

@@ -11,11 +11,11 @@ import importlib
 import importlib.metadata
 import importlib.util
 import pkgutil
-from typing import TYPE_CHECKING, Any, Generic, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, Generic, TypeVar
 
-from pydantic import ValidationError
+from pydantic import BeforeValidator, PlainSerializer, ValidationError
 
-from edgekd.core.config import from_validation_error, nearest
+from edgekd.core.config import NestedComplaints, complaints, from_validation_error, nearest
 from edgekd.core.errors import MissingDependencyError, RecipeError, UnknownPluginError
 
 if TYPE_CHECKING:
@@ -84,6 +84,34 @@ class Registry(Generic[T]):
         except ValidationError as e:
             source = f"{self.kind} {name!r}"
             raise from_validation_error(e, source=source, model=cls) from e  # type: ignore[arg-type]
+
+    def field(self) -> Any:
+        """A pydantic field type: read from ``"name"`` or ``{name: …, …}``, written back the same.
+
+        Complaints about the plugin's own fields keep their full path in the recipe.
+        """
+        return Annotated[Any, BeforeValidator(self._from_recipe), PlainSerializer(self.spec_of)]
+
+    def spec_of(self, plugin: Any) -> dict[str, Any]:
+        """The mapping that `build` turns back into an equal plugin."""
+        return {"name": type(plugin).__module__.rpartition(".")[2], **plugin.model_dump()}
+
+    def _from_recipe(self, value: Any) -> Any:
+        if not isinstance(value, str | dict):
+            return value
+        fields = {"name": value} if isinstance(value, str) else dict(value)
+        name = fields.pop("name", None)
+        if not isinstance(name, str):
+            known = ", ".join(self.names())
+            raise NestedComplaints([("name", f"a {self.kind} needs its name, one of {known}")])
+        try:
+            cls: Any = self.get(name)
+        except UnknownPluginError as e:
+            raise NestedComplaints([("name", e.failed)]) from e
+        try:
+            return cls(**fields)
+        except ValidationError as e:
+            raise NestedComplaints(complaints(e, cls)) from e
 
     def _own(self) -> list[str]:
         spec = importlib.util.find_spec(self.package)
