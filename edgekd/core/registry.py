@@ -1,8 +1,8 @@
-"""One plugin is one module: the folder listing is the catalogue, `@KIND.register` the only registration.
+"""One plugin is one module; `@KIND.register` is the only registration.
 
-Listing imports nothing. Asking for a name imports that one module, so a runtime that is not
-installed never breaks another. Packages outside edgekd use an entry-point group of the same name
-as the folder's package, e.g. ``edgekd.students``.
+The folder listing is the catalogue, so listing imports nothing. Asking for a name imports that
+one module, so a runtime that is not installed never breaks another. Packages outside edgekd use
+an entry-point group named as the folder's package, e.g. ``edgekd.students``.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Generic, TypeVar
 
 from pydantic import BeforeValidator, PlainSerializer, ValidationError
 
-from edgekd.core.config import NestedComplaints, complaints, from_validation_error, nearest
+from edgekd.core.config import NestedComplaintsError, complaints, from_validation_error, nearest
 from edgekd.core.errors import MissingDependencyError, RecipeError, UnknownPluginError
 
 if TYPE_CHECKING:
@@ -103,15 +103,17 @@ class Registry(Generic[T]):
         name = fields.pop("name", None)
         if not isinstance(name, str):
             known = ", ".join(self.names())
-            raise NestedComplaints([("name", f"a {self.kind} needs its name, one of {known}")])
+            raise NestedComplaintsError(
+                [("name", f"a {self.kind} needs its name, one of {known}")]
+            )
         try:
             cls: Any = self.get(name)
         except UnknownPluginError as e:
-            raise NestedComplaints([("name", e.failed)]) from e
+            raise NestedComplaintsError([("name", e.failed)]) from e
         try:
             return cls(**fields)
         except ValidationError as e:
-            raise NestedComplaints(complaints(e, cls)) from e
+            raise NestedComplaintsError(complaints(e, cls)) from e
 
     def _own(self) -> list[str]:
         spec = importlib.util.find_spec(self.package)

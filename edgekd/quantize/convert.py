@@ -1,0 +1,220 @@
+"""From a float student to a quantized one: calibrate, train through the rounding, freeze."""
+
+from __future__ import annotations
+
+import copy
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, fx, nn
+
+from edgekd.core.errors import DataError
+from edgekd.core.types import Affine, PerChannel, PerTensor, QuantizedStudent, Scheme
+from edgekd.numerics import affine as numeric
+from edgekd.quantize.fake_quant import ActivationFakeQuant
+from edgekd.quantize.fold import fold_batch_norms, trace
+from edgekd.quantize.observers import Observer
+from edgekd.quantize.placement import Placement, place
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from edgekd.quantize.settings import QuantizeSettings
+
+_BATCH = 128
+_ACTIVATION_BITS = 8
+_SUFFIX = "_grid"
+
+
+class QuantizedLayer(nn.Module):
+    """A convolution or linear layer that computes with its weight on the grid.
+
+    Args:
+        layer: The float layer; its weight and bias are trained.
+        weight_fake_quant: From a quantizer.
+    """
+
+    def __init__(self, layer: nn.Module, weight_fake_quant: Any) -> None:
+        super().__init__()
+        self.layer, self.weight_fake_quant = layer, weight_fake_quant
+
+    def forward(self, value: Tensor) -> Tensor:
+        """As the layer, with the rounded weight."""
+        layer: Any = self.layer
+        weight = self.weight_fake_quant(layer.weight)
+        if isinstance(layer, nn.Linear):
+            return F.linear(value, weight, layer.bias)
+        out: Tensor = layer._conv_forward(value, weight, layer.bias)
+        return out
+
+
+class QuantizationAware:
+    """A student being trained through its rounding.
+
+    Args:
+        student: Trained float module; left alone.
+        settings: The recipe's section.
+        scheme: Of the targets it is for.
+        calibration: Real train inputs, (N, …).
+        seed: Of the sampling of activations.
+
+    Attributes:
+        module: What to train; parameters are the float weights and, if learned, the scales.
+    """
+
+    def __init__(
+        self,
+        student: nn.Module,
+        settings: QuantizeSettings,
+        scheme: Scheme,
+        calibration: NDArray[np.float32],
+        *,
+        learned: bool,
+        seed: int,
+    ) -> None:
+        self.graph = fold_batch_norms(trace(student))
+        self.placement = place(self.graph, keep_float=settings.keep_float)
+        self._granularity = (
+            PerChannel(axis=0) if scheme.weight_granularity == "per_channel" else PerTensor()
+        )
+        self._learned = learned
+        ranges = _calibrate(self.graph, self.placement, settings, scheme, calibration, seed)
+        self.module = _with_fake_quant(
+            self.graph, self.placement, settings, self._granularity, ranges, learned
+        )
+
+    def freeze(self) -> QuantizedStudent:
+        """The integers as they stand now."""
+        layers = dict(self.module.named_modules())
+        graph = copy.deepcopy(self.graph)
+        weights, activations = {}, {}
+        for path in self.placement.weights:
+            quantized = layers[path]
+            assert isinstance(quantized, QuantizedLayer)
+            source: Any = quantized.layer
+            weights[path] = quantized.weight_fake_quant.encoding(source.weight)
+            graph.get_submodule(path).load_state_dict(source.state_dict())
+        for path in self.placement.skipped:
+            if path in layers:
+                graph.get_submodule(path).load_state_dict(layers[path].state_dict())
+        for node in self.placement.quantized:
+            grid = layers[node + _SUFFIX]
+            assert isinstance(grid, ActivationFakeQuant)
+            activations[node] = grid.affine()
+        for node, owner in self.placement.shared.items():
+            activations[node] = activations[owner]
+        return QuantizedStudent(
+            graph=graph.eval(),
+            weights=weights,
+            activations=activations,
+            skipped=dict(self.placement.skipped),
+            activation_ranges="learned" if self._learned else "observed",
+        )
+
+
+def simulate(student: QuantizedStudent) -> fx.GraphModule:
+    """The quantized student in torch: stored codes decoded, activations put on their grids.
+
+    This is the "torch fake-quant" rung that every exported file is compared with.
+    """
+    graph = copy.deepcopy(student.graph)
+    with torch.no_grad():
+        for path, encoding in student.weights.items():
+            layer: Any = graph.get_submodule(path)
+            assert isinstance(encoding, Affine)
+            layer.weight.copy_(
+                torch.from_numpy(numeric.round_trip(layer.weight.numpy(), encoding))
+            )
+    grids = {
+        name: ActivationFakeQuant(a, learned=False) for name, a in student.activations.items()
+    }
+    _insert(graph, grids)
+    graph.eval()
+    return graph
+
+
+def taps(module: fx.GraphModule, inputs: Tensor) -> dict[str, NDArray[np.float32]]:
+    """Every activation on a grid, by the node that makes it, in execution order."""
+    seen: dict[str, NDArray[np.float32]] = {}
+
+    def keep(name: str) -> Any:
+        def hook(_module: nn.Module, _inputs: object, output: Tensor) -> None:
+            seen[name] = output.detach().numpy()
+
+        return hook
+
+    handles = [
+        layer.register_forward_hook(keep(name.removesuffix(_SUFFIX)))
+        for name, layer in module.named_modules()
+        if isinstance(layer, ActivationFakeQuant)
+    ]
+    try:
+        with torch.no_grad():
+            module(inputs)
+    finally:
+        for handle in handles:
+            handle.remove()
+    return seen
+
+
+def _calibrate(
+    graph: fx.GraphModule,
+    placement: Placement,
+    settings: QuantizeSettings,
+    scheme: Scheme,
+    calibration: NDArray[np.float32],
+    seed: int,
+) -> dict[str, Affine]:
+    if len(calibration) == 0:
+        raise DataError("Calibration got no samples.", expected="at least one train sample")
+    observers = {name: Observer(name, seed=seed) for name in placement.quantized}
+    batches = -(-len(calibration) // _BATCH)
+
+    class _Watch(fx.Interpreter):
+        def run_node(self, n: fx.Node) -> Any:
+            out = super().run_node(n)
+            if n.name in observers:
+                observers[n.name].observe(out.detach().numpy(), batches=batches)
+            return out
+
+    with torch.no_grad():
+        for start in range(0, len(calibration), _BATCH):
+            _Watch(graph).run(torch.from_numpy(calibration[start : start + _BATCH]))
+    signed = scheme.activations == "int8"
+    return {
+        name: observer.affine(settings.ranges, bits=_ACTIVATION_BITS, signed=signed)
+        for name, observer in observers.items()
+    }
+
+
+def _with_fake_quant(
+    graph: fx.GraphModule,
+    placement: Placement,
+    settings: QuantizeSettings,
+    granularity: PerChannel | PerTensor,
+    ranges: dict[str, Affine],
+    learned: bool,
+) -> fx.GraphModule:
+    module = copy.deepcopy(graph)
+    for path in placement.weights:
+        parent, _, name = path.rpartition(".")
+        layer: Any = module.get_submodule(path)
+        fake = settings.weights.fake_quant(layer.weight, granularity)
+        setattr(module.get_submodule(parent), name, QuantizedLayer(layer, fake))
+    _insert(module, {n: ActivationFakeQuant(a, learned=learned) for n, a in ranges.items()})
+    return module
+
+
+def _insert(module: fx.GraphModule, grids: dict[str, ActivationFakeQuant]) -> None:
+    """Put each grid behind the node of its name."""
+    for node in list(module.graph.nodes):
+        if node.name not in grids:
+            continue
+        name = node.name + _SUFFIX
+        module.add_submodule(name, grids[node.name])
+        with module.graph.inserting_after(node):
+            grid = module.graph.call_module(name, (node,))
+        node.replace_all_uses_with(grid, delete_user_cb=lambda user, grid=grid: user is not grid)
+    module.recompile()

@@ -1,0 +1,169 @@
+"""Which tensors of a graph are stored as integers: one pass over the nodes, one table of kinds."""
+
+from __future__ import annotations
+
+import fnmatch
+import operator
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+import torch.nn.functional as F
+from torch import fx, nn
+
+from edgekd.core.errors import RecipeError, UnsupportedError
+
+WEIGHTED = (nn.Conv1d, nn.Conv2d, nn.Linear)
+#: layers with weights that no exporter of ours writes as integers
+_FLOAT_ONLY = (
+    nn.ConvTranspose1d,
+    nn.ConvTranspose2d,
+    nn.Conv3d,
+    nn.Embedding,
+    nn.LayerNorm,
+    nn.BatchNorm1d,
+    nn.BatchNorm2d,
+    nn.GroupNorm,
+    nn.RNNBase,
+    nn.MultiheadAttention,
+)
+
+Kind = Literal["weighted", "rectifier", "same_grid", "compute", "input", "output"]
+
+_MODULES: dict[Kind, tuple[type[nn.Module], ...]] = {
+    "weighted": WEIGHTED,
+    # fused into the integer kernel before it: the tensor before them is never stored
+    "rectifier": (nn.ReLU, nn.ReLU6),
+    # their output holds values of their input, so it lies on the same grid
+    "same_grid": (nn.MaxPool1d, nn.MaxPool2d, nn.Flatten),
+}
+_FUNCTIONS: dict[Kind, tuple[Any, ...]] = {
+    "rectifier": (F.relu, F.relu6, torch.relu, "relu", "relu_"),
+    "same_grid": (
+        *(F.max_pool1d, F.max_pool2d, torch.flatten, torch.reshape),
+        *("flatten", "reshape", "view", "permute", "transpose", "squeeze", "unsqueeze"),
+        *("contiguous", torch.permute, torch.transpose, torch.squeeze, torch.unsqueeze),
+    ),
+}
+_ADDITIONS = (operator.add, operator.iadd, torch.add, "add", "add_")
+
+
+@dataclass(frozen=True, slots=True)
+class Placement:
+    """Where integers go.
+
+    Attributes:
+        weights: Dotted paths of the layers whose weights become integers, in execution order.
+        quantized: Nodes whose output is put on a grid of its own.
+        shared: Node -> the node whose grid its output already lies on.
+        skipped: Weighted layer left in float -> reason.
+    """
+
+    weights: tuple[str, ...]
+    quantized: tuple[str, ...]
+    shared: Mapping[str, str]
+    skipped: Mapping[str, str]
+
+
+def place(graph: fx.GraphModule, *, keep_float: tuple[str, ...] = ()) -> Placement:
+    """Decide which layers and tensors become integers.
+
+    Raises:
+        RecipeError: A `keep_float` pattern matches no layer.
+        UnsupportedError: Nothing can be quantized.
+    """
+    layers = dict(graph.named_modules())
+    kinds = {node: _kind(node, layers) for node in graph.graph.nodes}
+    skipped = _skipped(graph, layers, keep_float)
+    weights = tuple(
+        str(node.target)
+        for node in graph.graph.nodes
+        if kinds[node] == "weighted" and str(node.target) not in skipped
+    )
+    if not weights:
+        raise UnsupportedError(
+            "No layer of the student can be quantized.",
+            expected="at least one convolution or linear layer",
+            got="; ".join(f"{k}: {v}" for k, v in skipped.items()) or "none found",
+        )
+    wanted = _wanted(graph, kinds, weights)
+    quantized, shared = [], {}
+    for node in graph.graph.nodes:
+        if node not in wanted or _absorbed(node, kinds):
+            continue
+        source = _grid_of(node, kinds)
+        if source is node:
+            quantized.append(node.name)
+        elif source in wanted:
+            shared[node.name] = source.name
+    return Placement(weights, tuple(quantized), shared, skipped)
+
+
+def _kind(node: fx.Node, layers: dict[str, nn.Module]) -> Kind:
+    if node.op in ("placeholder", "get_attr"):
+        return "input"
+    if node.op == "output":
+        return "output"
+    for kind, types in _MODULES.items():
+        if node.op == "call_module" and isinstance(layers[str(node.target)], types):
+            return kind
+    for kind, targets in _FUNCTIONS.items():
+        if node.op in ("call_function", "call_method") and node.target in targets:
+            return kind
+    return "compute"
+
+
+def _skipped(
+    graph: fx.GraphModule, layers: dict[str, nn.Module], keep_float: tuple[str, ...]
+) -> dict[str, str]:
+    used = [str(n.target) for n in graph.graph.nodes if n.op == "call_module"]
+    skipped = {
+        path: f"{type(layers[path]).__name__} has no integer form here"
+        for path in used
+        if isinstance(layers[path], _FLOAT_ONLY)
+    }
+    weighted = [path for path in used if isinstance(layers[path], WEIGHTED)]
+    for pattern in keep_float:
+        hits = fnmatch.filter(weighted, pattern)
+        if not hits:
+            raise RecipeError(
+                f"quantize.keep_float: the pattern {pattern!r} matches no layer.",
+                expected=f"one of {', '.join(weighted)}",
+                todo="use the layer's path, or a wildcard such as 'stage1.*'",
+            )
+        skipped |= dict.fromkeys(hits, f"kept in float by the pattern {pattern!r}")
+    return skipped
+
+
+def _wanted(
+    graph: fx.GraphModule, kinds: dict[fx.Node, Kind], weights: tuple[str, ...]
+) -> set[fx.Node]:
+    """Nodes whose output somebody reads as integers, found from the outputs backwards."""
+    wanted: set[fx.Node] = set()
+    for node in reversed(graph.graph.nodes):
+        if kinds[node] == "output":
+            continue
+        for user in node.users:
+            passes_on = kinds[user] in ("same_grid", "rectifier") and user.args[0] is node
+            passes_on = passes_on and user in wanted
+            integer_layer = kinds[user] == "weighted" and str(user.target) in weights
+            if passes_on or integer_layer or (kinds[user] == "compute" and user in wanted):
+                wanted.add(node)
+    return wanted
+
+
+def _absorbed(node: fx.Node, kinds: dict[fx.Node, Kind]) -> bool:
+    """A rectifier right behind takes the whole output: the tensor itself is never stored."""
+    if kinds[node] == "weighted" or node.target in _ADDITIONS:
+        return len(node.users) == 1 and kinds[next(iter(node.users))] == "rectifier"
+    return False
+
+
+def _grid_of(node: fx.Node, kinds: dict[fx.Node, Kind]) -> fx.Node:
+    """The node whose grid this output lies on: itself, unless it only moves values around."""
+    while kinds[node] == "same_grid":
+        source = node.args[0]
+        assert isinstance(source, fx.Node)
+        node = source
+    return node

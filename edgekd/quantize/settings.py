@@ -1,0 +1,35 @@
+"""The recipe's `quantize:` section, as far as quantization itself goes."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import Field
+
+from edgekd.core.config import Config
+from edgekd.quantize.quantizers._contract import QUANTIZERS
+
+
+class QuantizeSettings(Config):
+    """How a float student becomes integers.
+
+    Attributes:
+        method: quantized_distillation trains through the rounding with the teacher's help and
+            also reports post-training quantization; post_training stops there.
+        weights: The weight quantizer and its fields.
+        ranges: How activation ranges are read off calibration data.
+        learned_ranges: Train the activation scales as well (quantized distillation only).
+        calibration_samples: How many train samples are looked at.
+        keep_float: Patterns (shell wildcards) of layers that stay in float.
+    """
+
+    method: Literal["quantized_distillation", "post_training"] = "quantized_distillation"
+    weights: QUANTIZERS.field() = Field(default="minmax", validate_default=True)  # type: ignore[valid-type]
+    ranges: Literal["minmax", "percentile", "mse"] = "mse"
+    learned_ranges: bool = True
+    calibration_samples: Annotated[int, Field(ge=1)] = 512
+    keep_float: tuple[str, ...] = ()
+
+    def needs(self) -> dict[str, Any]:
+        """What post-training quantization depends on."""
+        return self.model_dump(mode="json", exclude={"method", "learned_ranges"})
