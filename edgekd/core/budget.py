@@ -1,4 +1,4 @@
-"""Budgets as a user writes them: ``p90<=2ms``, ``size<=64KiB``, ``peak_memory<=300MiB``, ``accuracy_drop<=1pt``."""
+"""Budgets as a user writes them: ``p90<=2ms``, ``size<=64KiB``, ``accuracy_drop<=1pt``."""
 
 from __future__ import annotations
 

@@ -1,14 +1,15 @@
-"""What a person types: frozen pydantic models, and YAML that can neither run code nor repeat a key."""
+"""What a person types: frozen models, and YAML that can neither run code nor repeat a key."""
 
 from __future__ import annotations
 
-import difflib
 from pathlib import Path
 from typing import Any, TypeVar
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from edgekd.core.errors import EdgekdError, RecipeError
+from edgekd.core.complaints import complaints
+from edgekd.core.complaints import nearest as nearest
+from edgekd.core.errors import RecipeError
 
 MAX_YAML_BYTES = 1 << 20
 
@@ -107,75 +108,12 @@ def validate(model: type[_Model], value: Any, *, source: str) -> _Model:
         raise from_validation_error(e, source=source, model=model) from e
 
 
-class NestedComplaints(ValueError):
-    """Raised inside a validator to hand on complaints of a plugin's own fields.
-
-    Args:
-        items: (path below the field, message) of each complaint.
-    """
-
-    def __init__(self, items: list[tuple[str, str]]) -> None:
-        self.items = items
-        super().__init__("; ".join(f"{path}: {message}" for path, message in items))
-
-
 def from_validation_error(
     error: ValidationError, *, source: str, model: type[BaseModel]
-) -> EdgekdError:
-    """One RecipeError with a line per complaint."""
+) -> RecipeError:
+    """One error with a line per complaint."""
     lines = [f"{path}: {message}" for path, message in complaints(error, model)]
     return RecipeError(f"{source} is not valid.", got="\n            ".join(lines))
-
-
-def complaints(error: ValidationError, model: type[BaseModel]) -> list[tuple[str, str]]:
-    """(dotted path, message) of everything pydantic found wrong in `model`."""
-    found = []
-    for item in error.errors():
-        path = ".".join(str(part) for part in item["loc"])
-        cause = (item.get("ctx") or {}).get("error")
-        if isinstance(cause, NestedComplaints):
-            found += [(".".join(filter(None, (path, sub))), text) for sub, text in cause.items]
-            continue
-        message = item["msg"].removeprefix("Value error, ")
-        if item["type"] == "extra_forbidden":
-            message = "no such field" + _nearest(item["loc"], model)
-        elif item["type"] not in ("missing", "value_error"):
-            message += f", got {item.get('input')!r}"
-        found.append((path or "(top)", message))
-    return found
-
-
-def nearest(name: str, known: list[str]) -> str:
-    """`. Did you mean 'x'? Known: …` for an error text."""
-    close = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
-    hint = f". Did you mean {close[0]!r}?" if close else "."
-    return f"{hint} Known: {', '.join(sorted(known)) or 'none'}"
-
-
-def _nearest(loc: tuple[int | str, ...], model: type[BaseModel]) -> str:
-    """Walk to the model that refused the field, as far as annotations tell."""
-    here: Any = model
-    for part in loc[:-1]:
-        fields = getattr(here, "model_fields", {})
-        if part in fields:
-            here = _model_of(fields[part].annotation)
-        elif not isinstance(part, int):
-            here = None
-        if here is None:
-            return ""
-    return nearest(str(loc[-1]), list(getattr(here, "model_fields", {})))
-
-
-def _model_of(annotation: Any) -> Any:
-    from typing import get_args
-
-    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
-        return annotation
-    for arg in get_args(annotation):
-        found = _model_of(arg)
-        if found is not None:
-            return found
-    return None
 
 
 def _line(error: Any) -> str:

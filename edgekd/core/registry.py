@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Generic, TypeVar
 
 from pydantic import BeforeValidator, PlainSerializer, ValidationError
 
-from edgekd.core.config import NestedComplaintsError, complaints, from_validation_error, nearest
+from edgekd.core.complaints import NestedComplaintsError, complaints, nearest
+from edgekd.core.config import from_validation_error
 from edgekd.core.errors import MissingDependencyError, RecipeError, UnknownPluginError
 
 if TYPE_CHECKING:

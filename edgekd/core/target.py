@@ -1,4 +1,4 @@
-"""A target is data: one YAML file per device and runtime, in targets/ or wherever the user keeps it."""
+"""A target is data: one YAML file per device and runtime, shipped or the user's own."""
 
 from __future__ import annotations
 
