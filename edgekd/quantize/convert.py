@@ -119,7 +119,7 @@ def simulate(student: QuantizedStudent) -> fx.GraphModule:
 
     This is the "torch fake-quant" rung that every exported file is compared with.
     """
-    graph = copy.deepcopy(student.graph)
+    graph: fx.GraphModule = copy.deepcopy(student.graph)
     with torch.no_grad():
         for path, encoding in student.weights.items():
             layer: Any = graph.get_submodule(path)

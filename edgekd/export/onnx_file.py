@@ -1,0 +1,238 @@
+"""ONNX bytes of a float module or a quantized student, pinned to an opset and an IR version."""
+
+from __future__ import annotations
+
+import copy
+import logging
+import warnings
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+import torch
+import torch.nn.functional as F
+from torch import fx, nn
+
+from edgekd.core.errors import UnsupportedError
+from edgekd.core.types import Affine, QuantizedStudent, Scheme
+from edgekd.export.emit import CODES, GRID_SCALE, EmitGlobalPool, EmitGrid, EmitLayer
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+INPUT, OUTPUT = "input", "logits"
+#: ONNX Runtime 1.20 and newer, OpenVINO and TensorRT 10 all read it
+IR_VERSION = 10
+_SPATIAL = ((2, 3), (-2, -1))
+#: suffix of a tensor on a grid, after DequantizeLinear
+_REAL = "/real"
+
+
+def float_model(
+    module: nn.Module, input_shape: tuple[int, ...], *, batch_size: int, opset: int
+) -> bytes:
+    """A float module as ONNX, input ``input`` (batch_size, *input_shape), output ``logits``.
+
+    Raises:
+        UnsupportedError: torch cannot export it.
+    """
+    return _export(copy.deepcopy(module), input_shape, batch_size=batch_size, opset=opset)
+
+
+def quantized_model(
+    student: QuantizedStudent, scheme: Scheme, input_shape: tuple[int, ...], *, batch_size: int
+) -> bytes:
+    """A quantized student as Q/DQ ONNX in the integers of `scheme`.
+
+    Every tensor on a grid is called as the fx node that makes it, and every layer's node as its
+    dotted path, so that any runtime's names lead back to the student.
+    """
+    graph = copy.deepcopy(student.graph)
+    _emit_pools(graph, scheme.opset)
+    _emit_layers(graph, student, scheme)
+    for name, affine in student.activations.items():
+        _put_grid(graph, name, EmitGrid(affine, scheme))
+    graph.recompile()
+    return _export(graph.eval(), input_shape, batch_size=batch_size, opset=scheme.opset)
+
+
+def with_taps(model: bytes, names: list[str]) -> tuple[bytes, list[str]]:
+    """The model with the tensors on a grid as further outputs, and the names it really has."""
+    import onnx
+
+    proto = onnx.load_from_string(model)
+    made = {output for node in proto.graph.node for output in node.output}
+    present = [name for name in names if name + _REAL in made]
+    for name in present:
+        info = onnx.helper.make_tensor_value_info(name + _REAL, onnx.TensorProto.FLOAT, None)
+        proto.graph.output.append(info)
+    return proto.SerializeToString(), present
+
+
+def _emit_layers(graph: fx.GraphModule, student: QuantizedStudent, scheme: Scheme) -> None:
+    for node in graph.graph.nodes:
+        if node.op != "call_module" or node.target not in student.weights:
+            continue
+        weight = student.weights[node.target]
+        if not isinstance(weight, Affine):
+            raise UnsupportedError(
+                f"The layer {node.target!r} has a codebook, which this export does not write.",
+                expected="affine weights",
+                got=type(weight).__name__,
+            )
+        source = student.activations[node.args[0].name]
+        parent, _, name = node.target.rpartition(".")
+        layer = graph.get_submodule(node.target)
+        setattr(
+            graph.get_submodule(parent),
+            name,
+            EmitLayer(layer, weight, float(source.scale), scheme),
+        )
+
+
+def _emit_pools(graph: fx.GraphModule, opset: int) -> None:
+    """Replace every mean over height and width by GlobalAveragePool."""
+    layers = dict(graph.named_modules())
+    for node in list(graph.graph.nodes):
+        keep_dims = _global_pool(node, layers)
+        if keep_dims is None:
+            continue
+        pool = f"{node.name}_pool"
+        graph.add_submodule(pool, EmitGlobalPool(opset, keep_dims=keep_dims))
+        with graph.graph.inserting_after(node):
+            replacement = graph.graph.call_module(pool, (node.args[0],))
+        node.replace_all_uses_with(replacement)
+        name = node.name
+        graph.graph.erase_node(node)
+        replacement.name = name  # grids are found by it
+
+
+def _global_pool(node: fx.Node, layers: dict[str, nn.Module]) -> bool | None:
+    """Whether the node pools globally: None if not, else whether it keeps the two dims."""
+    if node.op == "call_module":
+        layer = layers[str(node.target)]
+        is_pool = isinstance(layer, nn.AdaptiveAvgPool2d) and layer.output_size in (1, (1, 1))
+        return True if is_pool else None
+    if node.target is F.adaptive_avg_pool2d:
+        return True if node.args[1:] in ((1,), ((1, 1),)) else None
+    if node.target in ("mean", torch.mean):
+        dims = node.args[1] if len(node.args) > 1 else node.kwargs.get("dim")
+        if isinstance(dims, list | tuple) and tuple(dims) in _SPATIAL:
+            return bool(node.kwargs.get("keepdim", False))
+    return None
+
+
+def _put_grid(graph: fx.GraphModule, name: str, grid: EmitGrid) -> None:
+    node = next(n for n in graph.graph.nodes if n.name == name)
+    graph.add_submodule(name + "_grid", grid)
+    with graph.graph.inserting_after(node):
+        call = graph.graph.call_module(name + "_grid", (node,))
+    node.replace_all_uses_with(call, delete_user_cb=lambda user: user is not call)
+
+
+def _export(
+    module: nn.Module, input_shape: tuple[int, ...], *, batch_size: int, opset: int
+) -> bytes:
+    example = torch.zeros(batch_size, *input_shape)
+    module.eval()
+    try:
+        with _quiet():
+            program = torch.onnx.export(
+                module,
+                (example,),
+                dynamo=True,
+                opset_version=opset,
+                input_names=[INPUT],
+                output_names=[OUTPUT],
+                verbose=False,
+            )
+    except Exception as e:
+        cause = e.__cause__ or e
+        raise UnsupportedError(
+            f"torch cannot export the {type(module).__name__} to ONNX opset {opset}.",
+            got=f"{type(cause).__name__}: {(str(cause).strip().splitlines() or [''])[0]}",
+            todo="replace the operation it names, or use another student family",
+        ) from e
+    assert program is not None
+    return _finished(program.model_proto)
+
+
+def _finished(proto: Any) -> bytes:
+    """Strip what the exporter leaves behind, pin the IR, and name nodes after the student."""
+    import onnx
+
+    proto.ir_version = IR_VERSION
+    proto.producer_name, proto.producer_version = "edgekd", ""
+    graph = proto.graph
+    graph.name, graph.doc_string = "edgekd", ""
+    del graph.value_info[:]  # stack traces and shapes; runtimes infer the shapes again
+    for item in (*graph.node, *graph.input, *graph.output, *graph.initializer):
+        del item.metadata_props[:]
+        item.doc_string = ""
+    del proto.metadata_props[:]
+    _name_nodes(graph)
+    onnx.checker.check_model(proto, full_check=True)
+    data: bytes = proto.SerializeToString(deterministic=True)
+    return data
+
+
+def _name_nodes(graph: Any) -> None:
+    """Name layers by their path and tensors on a grid by their fx node."""
+    makers = {output: node for node in graph.node for output in node.output}
+    renamed: dict[str, str] = {}
+    uses: dict[str, int] = {}
+    for node in graph.node:
+        owner = _owner(node, makers)
+        if owner is None:
+            continue
+        repeats = uses[owner + node.op_type] = uses.get(owner + node.op_type, 0) + 1
+        suffix = f"#{repeats}" if repeats > 1 else ""
+        if node.op_type in ("QuantizeLinear", "DequantizeLinear"):
+            node.name = f"{owner}/{node.op_type}{suffix}"
+            if node.op_type == "DequantizeLinear" and _parameter(node.input[1], GRID_SCALE):
+                renamed[node.output[0]] = owner + suffix
+        else:
+            node.name = owner + suffix
+    taken = {i.name for i in graph.input} | {o.name for o in graph.output}
+    for node in graph.node:
+        for names in (node.input, node.output):
+            for index, name in enumerate(names):
+                new = renamed.get(name)
+                if new is not None and name not in taken:
+                    names[index] = new + _REAL
+
+
+def _owner(node: Any, makers: dict[str, Any]) -> str | None:
+    """Path of the layer or name of the fx node that an ONNX node belongs to."""
+    if node.op_type in ("QuantizeLinear", "DequantizeLinear"):
+        owner = _parameter(node.input[1], GRID_SCALE)
+        if owner is not None:
+            return owner.removesuffix("_grid")
+        return _parameter(node.input[0], CODES)
+    for name in node.input[1:]:
+        maker = makers.get(name)
+        source = maker.input[0] if maker is not None else name
+        for field in (CODES, "weight"):
+            owner = _parameter(source, field)
+            if owner is not None:
+                return owner
+    return None
+
+
+def _parameter(name: str, field: str) -> str | None:
+    """``"a.b.field"`` -> ``"a.b"``."""
+    owner, _, last = name.rpartition(".")
+    return owner if last == field and owner else None
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """The exporter warns about packages nobody asked for and about its own deprecations."""
+    logger = logging.getLogger("torch.onnx")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logger.setLevel(level)
