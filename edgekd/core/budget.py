@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import math
 import re
-from typing import Annotated, Any
+from typing import Annotated, Any, Self
 
-from pydantic import BeforeValidator, PlainSerializer
+from pydantic import BeforeValidator, PlainSerializer, model_validator
 
 from edgekd.core.config import Config, nearest
 
@@ -34,7 +35,7 @@ BUDGET_UNITS = {
     "peak_memory": "mib",
     "accuracy_drop": "pt",
 }
-_PATTERN = re.compile(r"^\s*([a-z0-9_]+)\s*<=\s*([0-9.eE+-]+)\s*([a-zA-Z]+)\s*$")
+_PATTERN = re.compile(r"\s*(\w+)\s*<=\s*([+-]?[0-9][0-9.]*(?:[eE][+-]?[0-9]+)?)\s*(\S*)\s*")
 
 
 class Budget(Config):
@@ -51,6 +52,11 @@ class Budget(Config):
     limit: float
     text: str
 
+    @model_validator(mode="after")
+    def _sensible(self) -> Self:
+        _check(self.name, self.limit, self.text)
+        return self
+
     @property
     def unit(self) -> str:
         """Unit of `limit`."""
@@ -65,20 +71,31 @@ def parse_budget(value: Any) -> Any:
     """
     if not isinstance(value, str):
         return value
-    match = _PATTERN.match(value)
+    match = _PATTERN.fullmatch(value)
     if not match:
         raise ValueError(f"not a budget: {value!r}; write it like 'p90<=2ms' or 'size<=64KiB'")
     name, number, unit = match.groups()
-    if name not in BUDGET_UNITS:
-        raise ValueError(f"no budget named {name!r}{nearest(name, list(BUDGET_UNITS))}")
+    _check(name, 1.0, value)
     factors = _UNITS[BUDGET_UNITS[name]]
     if unit.lower() not in factors:
-        raise ValueError(f"{name} is not given in {unit!r}{nearest(unit.lower(), list(factors))}")
+        what = f"is not given in {unit!r}" if unit else "needs a unit"
+        raise ValueError(f"{name} {what}{nearest(unit.lower(), factors)}")
     try:
         limit = float(number) * factors[unit.lower()]
     except ValueError as e:
         raise ValueError(f"not a number in the budget {value!r}: {number!r}") from e
+    if not math.isfinite(limit):
+        raise ValueError(f"not a number in the budget {value!r}: {number!r}")
+    _check(name, limit, value)
     return Budget(name=name, limit=limit, text=value.strip())
+
+
+def _check(name: str, limit: float, text: str) -> None:
+    if name not in BUDGET_UNITS:
+        raise ValueError(f"no budget named {name!r}{nearest(name, BUDGET_UNITS)}")
+    # a student may be asked to be as good as its teacher, or better; but nothing takes no time
+    if limit <= 0 and name != "accuracy_drop":
+        raise ValueError(f"the budget {text!r} can never be met; give more than 0")
 
 
 #: a recipe field: read from text, written back as the same text

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -11,15 +12,16 @@ from edgekd.core.complaints import complaints
 from edgekd.core.complaints import nearest as nearest
 from edgekd.core.errors import RecipeError
 
-MAX_YAML_BYTES = 1 << 20
+MAX_YAML_BYTES = 1 << 18
+MAX_YAML_NODES = 20_000
 
 _Model = TypeVar("_Model", bound=BaseModel)
 
 
 class Config(BaseModel):
-    """Base of everything a user writes: frozen, and unknown fields are errors."""
+    """Base of everything a user writes: frozen; unknown fields, NaN and infinity are errors."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
 def load_yaml(path: Path) -> dict[str, Any]:
@@ -29,13 +31,9 @@ def load_yaml(path: Path) -> dict[str, Any]:
         RecipeError: The file is missing, too large, not YAML, or not a mapping.
     """
     try:
-        if path.stat().st_size > MAX_YAML_BYTES:
-            raise RecipeError(
-                f"{path} is too large for a recipe or target file.",
-                expected=f"at most {MAX_YAML_BYTES} bytes",
-                got=f"{path.stat().st_size} bytes",
-            )
-        text = path.read_text(encoding="utf-8")
+        with path.open("rb") as f:
+            raw = f.read(MAX_YAML_BYTES + 1)  # never more: it may be a pipe or a device
+        text = raw.decode("utf-8-sig")
     except FileNotFoundError as e:
         raise RecipeError(
             f"There is no file {str(path)!r}.",
@@ -43,12 +41,26 @@ def load_yaml(path: Path) -> dict[str, Any]:
             todo="check the path, or write a commented recipe with `edgekd init`",
         ) from e
     except (OSError, UnicodeDecodeError) as e:
-        raise RecipeError(f"{path} cannot be read.", got=str(e)) from e
+        reason = e.strerror if isinstance(e, OSError) else str(e)
+        raise RecipeError(
+            f"{path} cannot be read.", expected="a YAML file in UTF-8", got=str(reason)
+        ) from e
+    if len(raw) > MAX_YAML_BYTES:
+        raise RecipeError(
+            f"{path} is too large for a recipe or target file.",
+            expected=f"at most {MAX_YAML_BYTES} bytes",
+            got="more than that",
+        )
     return parse_yaml(text, source=str(path))
 
 
 def parse_yaml(text: str, *, source: str) -> dict[str, Any]:
-    """Parse YAML text into a mapping; `source` names it in errors."""
+    """Parse YAML text into a mapping; `source` names it in errors.
+
+    Raises:
+        RecipeError: Not YAML, a tag, a repeated key, aliases that expand without end, or not a
+            mapping.
+    """
     from ruamel.yaml import YAML
     from ruamel.yaml.constructor import DuplicateKeyError
     from ruamel.yaml.error import YAMLError
@@ -56,27 +68,52 @@ def parse_yaml(text: str, *, source: str) -> dict[str, Any]:
     yaml = YAML(typ="safe", pure=True)
     yaml.allow_duplicate_keys = False
     try:
-        value = yaml.load(text)
+        node = yaml.compose(text)
+        nodes = _expanded_nodes(node)
+        value = None
+        if nodes <= MAX_YAML_NODES and node is not None:
+            value = yaml.constructor.construct_document(node)
     except DuplicateKeyError as e:
         raise RecipeError(
             f"{source} gives a key twice.",
             got=" ".join(str(e.problem).split()) + f" (line {_line(e)})",
             todo="keep one of the two lines",
         ) from e
-    except YAMLError as e:
+    except (YAMLError, RecursionError) as e:
         problem = " ".join(str(getattr(e, "problem", None) or e).split())
         raise RecipeError(
             f"{source} is not YAML that edgekd reads.",
             expected="plain values, lists and mappings; no tags",
             got=f"{problem} (line {_line(e)})",
         ) from e
+    if nodes > MAX_YAML_NODES:
+        raise RecipeError(
+            f"{source} holds aliases (`*name`) that expand to too much.",
+            expected=f"at most {MAX_YAML_NODES} values once every alias is written out",
+            got="an alias inside itself" if nodes == math.inf else f"{nodes} values",
+        )
     if not isinstance(value, dict):
         raise RecipeError(
             f"{source} does not hold a mapping at its top.",
             expected="`name: value` lines",
-            got=type(value).__name__,
+            got="nothing" if value is None else type(value).__name__,
         )
     return value
+
+
+def _expanded_nodes(node: Any) -> float:
+    """Values in the composed tree with every alias written out; infinite for a cycle."""
+    counts: dict[int, float] = {}
+
+    def count(node: Any) -> float:
+        if id(node) not in counts:
+            counts[id(node)] = math.inf  # met again below itself: a cycle
+            inner = node.value if isinstance(node.value, list) else []
+            flat = [n for part in inner for n in (part if isinstance(part, tuple) else (part,))]
+            counts[id(node)] = 1 + sum(count(n) for n in flat)
+        return counts[id(node)]
+
+    return 0 if node is None else count(node)
 
 
 def dump_yaml(value: dict[str, Any]) -> str:

@@ -23,6 +23,9 @@ from typing import ClassVar
 
 INTERNAL_EXIT_CODE = 70
 
+#: what pip calls a package whose import name differs
+_DISTRIBUTIONS = {"sklearn": "scikit-learn", "PIL": "pillow", "tensorrt": "'edgekd[tensorrt]'"}
+
 
 class EdgekdError(Exception):
     """Base of every error a user can meet.
@@ -81,6 +84,31 @@ class MissingDependencyError(EdgekdError):
     """An optional package is not installed."""
 
     exit_code = 3
+
+    @classmethod
+    def from_import_error(cls, error: ImportError, *, user: str) -> MissingDependencyError:
+        """Explain a failed import of a package that is not edgekd's own.
+
+        Args:
+            error: What Python raised.
+            user: What needs the package, e.g. "The backend 'openvino'".
+        """
+        package = (error.name or "").partition(".")[0]
+        if isinstance(error, ModuleNotFoundError):
+            return cls(
+                f"{user} needs the package {package!r}, which is not installed.",
+                todo=f"pip install {_DISTRIBUTIONS.get(package, package)}",
+            )
+        return cls(
+            f"{user} needs a package that is installed but cannot be imported.",
+            got=str(error),
+            todo=f"install {package or 'it'} again, in a version for this Python and machine",
+        )
+
+    @staticmethod
+    def is_about_others(error: ImportError) -> bool:
+        """Whether the module that is missing is not edgekd's own, which would be our bug."""
+        return (error.name or "").partition(".")[0] != "edgekd"
 
 
 class UnsupportedError(EdgekdError):

@@ -35,10 +35,17 @@ def sha256_json(value: Any) -> str:
 
 
 def sha256_arrays(arrays: dict[str, NDArray[np.generic]]) -> str:
-    """Hex digest over names, dtypes, shapes and bytes of arrays."""
+    """Hex digest over names, dtypes, shapes and bytes of arrays, whatever their memory layout.
+
+    Raises:
+        TypeError: An array of Python objects, whose bytes are addresses.
+    """
     h = hashlib.sha256()
     for name in sorted(arrays):
         a = arrays[name]
-        h.update(f"{name}|{a.dtype.str}|{a.shape}|".encode())
-        h.update(a.tobytes() if not a.flags.c_contiguous else a.data)
+        if a.dtype.hasobject:
+            raise TypeError(f"the array {name!r} holds Python objects, which have no stable bytes")
+        header = json.dumps([name, a.dtype.str, a.shape])
+        h.update(f"{header}\n".encode())
+        h.update(a.reshape(-1).view("u1").data)  # a copy only if not contiguous
     return h.hexdigest()

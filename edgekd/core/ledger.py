@@ -1,17 +1,18 @@
 """The append-only memory of a run: one JSON line per event, each with its own checksum.
 
-A kill can only cut the last line; reading stops there and the next append repairs it. A line in
-the middle that fails its checksum is corruption and is refused, never skipped.
+A kill can only cut the last line; reading stops there and the next append repairs it. A whole line
+that fails its checksum is corruption and is refused, never skipped.
 """
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 from typing import TYPE_CHECKING, Any
 
 from edgekd.core.errors import RunFolderError
-from edgekd.core.files import explained_os_errors
+from edgekd.core.files import explained_os_errors, sync_folder
 from edgekd.core.hashing import sha256_bytes
 
 if TYPE_CHECKING:
@@ -27,32 +28,39 @@ class Ledger:
         path: The ``ledger.jsonl``; made on the first append.
 
     Raises:
-        RunFolderError: A line other than the last is damaged.
+        RunFolderError: A whole line is damaged, or the file cannot be read.
     """
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self.events, self._good_bytes = _read(path)
+        self.events, self._good_bytes, self._file_bytes = _read(path)
 
     def append(self, event: str, **fields: Any) -> dict[str, Any]:
-        """Add one event and fsync it before returning."""
-        record = {"event": event, **fields}
-        body = json.dumps(record, sort_keys=True, separators=(",", ":"), allow_nan=False)
-        line = f"{_checksum(body)} {body}\n".encode()
+        """Add one event and fsync it before returning it, as it will be read back.
+
+        Raises:
+            RunFolderError: The disk is full or read-only (the file is as before), or somebody
+                else wrote to the file since it was read.
+        """
+        body = json.dumps(
+            {"event": event, **fields}, sort_keys=True, separators=(",", ":"), allow_nan=False
+        )
+        line = b"%b %b\n" % (_checksum(body.encode()), body.encode())
         with explained_os_errors(self.path):
             self.path.parent.mkdir(parents=True, exist_ok=True)
-            fd = os.open(self.path, os.O_WRONLY | os.O_CREAT, 0o644)
+            is_new = not self.path.exists()
+            fd = os.open(self.path, os.O_RDWR | os.O_CREAT, 0o644)
             try:
-                os.ftruncate(fd, self._good_bytes)  # drops what a kill cut in half
-                os.lseek(fd, 0, os.SEEK_END)
-                written = os.write(fd, line)
-                if written != len(line):  # a nearly full disk takes part of it
-                    os.ftruncate(fd, self._good_bytes)
-                    os.write(fd, line)  # raises ENOSPC
-                os.fsync(fd)
+                fcntl.flock(fd, fcntl.LOCK_EX)
+                self._refuse_foreign(os.fstat(fd).st_size)
+                self._write(fd, line)
             finally:
                 os.close(fd)
+            if is_new:
+                sync_folder(self.path.parent)
         self._good_bytes += len(line)
+        self._file_bytes = self._good_bytes
+        record: dict[str, Any] = json.loads(body)
         self.events.append(record)
         return record
 
@@ -62,31 +70,56 @@ class Ledger:
         hits = (r for r in reversed(self.events) if wanted.items() <= r.items())
         return next(hits, None)
 
+    def _refuse_foreign(self, file_bytes: int) -> None:
+        if file_bytes != self._file_bytes:
+            raise RunFolderError(
+                f"{self.path} was changed by another process.",
+                expected=f"{self._file_bytes} bytes, as when it was read",
+                got=f"{file_bytes} bytes",
+                todo="let one edgekd at a time work in a run folder",
+            )
 
-def _checksum(body: str) -> str:
-    return sha256_bytes(body.encode())[:_CHECKSUM_CHARS]
+    def _write(self, fd: int, line: bytes) -> None:
+        """Write the line behind the good bytes, or leave only those."""
+        os.ftruncate(fd, self._good_bytes)  # drops what a kill cut in half
+        self._file_bytes = self._good_bytes
+        try:
+            done = 0
+            while done < len(line):  # a nearly full disk takes a part, and then refuses
+                done += os.pwrite(fd, line[done:], self._good_bytes + done)
+            os.fsync(fd)
+        except OSError:
+            os.ftruncate(fd, self._good_bytes)
+            raise
 
 
-def _read(path: Path) -> tuple[list[dict[str, Any]], int]:
-    if not path.exists():
-        return [], 0
+def _checksum(body: bytes) -> bytes:
+    return sha256_bytes(body)[:_CHECKSUM_CHARS].encode()
+
+
+def _read(path: Path) -> tuple[list[dict[str, Any]], int, int]:
+    """Events, bytes of whole lines, bytes of the file."""
+    try:
+        raw = path.read_bytes()
+    except FileNotFoundError:
+        return [], 0, 0
+    except OSError as e:
+        raise RunFolderError(
+            f"{path} cannot be read.",
+            got=str(e.strerror),
+            todo="check who owns the run folder, or choose another one with --out",
+        ) from e
+    lines = raw.split(b"\n")
+    cut = lines.pop()  # whole lines end in a newline, so only a kill leaves anything here
     events: list[dict[str, Any]] = []
-    good = 0
-    raw = path.read_bytes()
-    lines = raw.splitlines(keepends=True)
     for number, line in enumerate(lines, start=1):
-        text = line.decode(errors="replace")
-        checksum, _, body = text.rstrip("\n").partition(" ")
-        whole = text.endswith("\n") and checksum == _checksum(body)
-        if not whole:
-            if number == len(lines):
-                break  # cut by a kill
+        checksum, _, body = line.partition(b" ")
+        if checksum != _checksum(body):
             raise RunFolderError(
                 f"{path} is damaged at line {number}.",
                 expected="a line whose checksum fits",
-                got=text[:80],
+                got=line[:80].decode(errors="replace"),
                 todo="move the run folder away and start again",
             )
         events.append(json.loads(body))
-        good += len(line)
-    return events, good
+    return events, len(raw) - len(cut), len(raw)

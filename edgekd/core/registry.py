@@ -7,20 +7,18 @@ an entry-point group named as the folder's package, e.g. ``edgekd.students``.
 
 from __future__ import annotations
 
+import ast
 import importlib
 import importlib.metadata
 import importlib.util
-import pkgutil
-from typing import TYPE_CHECKING, Annotated, Any, Generic, TypeVar
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, Generic, TypeVar, cast
 
-from pydantic import BeforeValidator, PlainSerializer, ValidationError
+from pydantic import BaseModel, BeforeValidator, PlainSerializer, ValidationError
 
 from edgekd.core.complaints import NestedComplaintsError, complaints, nearest
-from edgekd.core.config import from_validation_error
 from edgekd.core.errors import MissingDependencyError, RecipeError, UnknownPluginError
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
 
 T = TypeVar("T")
 
@@ -45,8 +43,10 @@ class Registry(Generic[T]):
         """
         name = cls.__module__.rpartition(".")[2]
         taken = self._classes.get(name)
-        if taken is not None and taken.__qualname__ != cls.__qualname__:
-            raise ValueError(f"{self.kind} {name!r} is already registered as {taken!r}")
+        if taken is not None and _place(taken) != _place(cls):
+            raise ValueError(
+                f"{self.kind} {name!r} is already registered as {_place(taken)}, not {_place(cls)}"
+            )
         self._classes[name] = cls
         return cls
 
@@ -60,91 +60,139 @@ class Registry(Generic[T]):
         Raises:
             UnknownPluginError: Nobody carries the name.
             MissingDependencyError: Its module needs a package that is not installed.
+            RecipeError: An installed package brings the name, but wrongly.
         """
         if name not in self._classes:
             self._import(name)
         return self._classes[name]
 
-    def build(self, spec: str | Mapping[str, Any], *, key: str = "name") -> T:
+    def summaries(self) -> dict[str, str]:
+        """Name -> first line of the plugin's module, or the package it comes from; no imports."""
+        outside = {n: f"from {e.value.partition(':')[0]}" for n, e in self._outside().items()}
+        inside = {n: _first_line(path) for n, path in self._own().items()}
+        known = dict.fromkeys(self._classes, "")
+        return dict(sorted({**known, **outside, **inside}.items()))
+
+    def build(self, spec: str | Mapping[str, Any]) -> T:
         """Build a plugin from ``"name"`` or ``{"name": …, field: value, …}``.
 
         Raises:
+            UnknownPluginError: Nobody carries the name.
             RecipeError: A field is wrong; the text carries the field's path.
         """
-        fields = {key: spec} if isinstance(spec, str) else dict(spec)
-        name = fields.pop(key, None)
-        if not isinstance(name, str):
-            raise RecipeError(
-                f"A {self.kind} is given without its {key!r}.",
-                expected=f"`{key}:` and one of {', '.join(self.names())}",
-                got=repr(spec),
-            )
-        cls = self.get(name)
         try:
-            return cls(**fields)
-        except ValidationError as e:
-            source = f"{self.kind} {name!r}"
-            raise from_validation_error(e, source=source, model=cls) from e  # type: ignore[arg-type]
+            return self._make(spec)
+        except NestedComplaintsError as e:
+            name = spec.get("name") if isinstance(spec, Mapping) else spec
+            lines = [f"{path}: {text}" if path else text for path, text in e.items]
+            raise RecipeError(
+                f"The {self.kind} {name!r} is not valid.", got="\n            ".join(lines)
+            ) from e
 
-    def field(self) -> Any:
+    def field(self, *, optional: bool = False) -> Any:
         """A pydantic field type: read from ``"name"`` or ``{name: …, …}``, written back the same.
 
         Complaints about the plugin's own fields keep their full path in the recipe.
+
+        Args:
+            optional: None is fine too.
         """
-        return Annotated[Any, BeforeValidator(self._from_recipe), PlainSerializer(self.spec_of)]
+        read, write = self._from_recipe, self.spec_of
+        if optional:
+            return Annotated[
+                Any,
+                BeforeValidator(lambda value: None if value is None else read(value)),
+                PlainSerializer(lambda value: None if value is None else write(value)),
+            ]
+        return Annotated[Any, BeforeValidator(read), PlainSerializer(write)]
 
     def spec_of(self, plugin: Any) -> dict[str, Any]:
         """The mapping that `build` turns back into an equal plugin."""
         return {"name": type(plugin).__module__.rpartition(".")[2], **plugin.model_dump()}
 
     def _from_recipe(self, value: Any) -> Any:
-        if not isinstance(value, str | dict):
-            return value
-        fields = {"name": value} if isinstance(value, str) else dict(value)
-        name = fields.pop("name", None)
+        if type(value) in self._classes.values():
+            return value  # built in Python already
+        try:
+            return self._make(value)
+        except UnknownPluginError as e:
+            raise NestedComplaintsError([("name", e.failed)]) from e
+
+    def _make(self, spec: Any) -> T:
+        fields = {"name": spec} if isinstance(spec, str) else spec
+        known = ", ".join(self.names())
+        if not isinstance(fields, Mapping):
+            text = f"a {self.kind} is given by its name or as a mapping, got {spec!r}"
+            raise NestedComplaintsError([("", f"{text}. Known: {known}")])
+        name = fields.get("name")
         if not isinstance(name, str):
-            known = ", ".join(self.names())
             raise NestedComplaintsError(
                 [("name", f"a {self.kind} needs its name, one of {known}")]
             )
+        cls: Any = self.get(name)
+        settings = {k: v for k, v in fields.items() if k != "name"}
+        if not issubclass(cls, BaseModel):
+            if settings:
+                text = f"no such field; the {self.kind} {name!r} has none"
+                raise NestedComplaintsError([(str(k), text) for k in settings])
+            plain: T = cls()
+            return plain
         try:
-            cls: Any = self.get(name)
-        except UnknownPluginError as e:
-            raise NestedComplaintsError([("name", e.failed)]) from e
-        try:
-            return cls(**fields)
+            return cast("T", cls.model_validate(settings))
         except ValidationError as e:
             raise NestedComplaintsError(complaints(e, cls)) from e
 
-    def _own(self) -> list[str]:
+    def _own(self) -> dict[str, Path]:
+        """Name -> file of each plugin in edgekd's own folder."""
         spec = importlib.util.find_spec(self.package)
-        paths = list(spec.submodule_search_locations or []) if spec else []
-        return [
-            m.name
-            for m in pkgutil.iter_modules(paths)
-            if not m.name.startswith("_") and not m.ispkg
-        ]
+        folders = (spec.submodule_search_locations if spec else None) or []
+        return {
+            path.stem: path
+            for folder in folders
+            for path in Path(folder).glob("*.py")
+            if not path.name.startswith("_")
+        }
 
     def _outside(self) -> dict[str, importlib.metadata.EntryPoint]:
         return {e.name: e for e in importlib.metadata.entry_points(group=self.package)}
 
     def _import(self, name: str) -> None:
+        own, outside = self._own(), self._outside()
         try:
-            if name in self._own():
+            if name in own:
+                if name in outside:
+                    raise RecipeError(
+                        f"An installed package brings a {self.kind} under a name of edgekd's own.",
+                        expected=f"a name other than {', '.join(sorted(own))}",
+                        got=f"{name} = {outside[name].value}",
+                        todo="rename its module and entry point, or uninstall it",
+                    )
                 importlib.import_module(f"{self.package}.{name}")
-            elif name in (outside := self._outside()):
-                self._classes[name] = outside[name].load()
+            elif name in outside:
+                outside[name].load()
             else:
                 raise UnknownPluginError(
                     f"No {self.kind} named {name!r}{nearest(name, self.names())}"
                 )
-        except ModuleNotFoundError as e:
-            missing = (e.name or "").partition(".")[0]
-            if missing in ("", "edgekd"):
+        except ImportError as e:
+            if not MissingDependencyError.is_about_others(e):
                 raise  # our own bug must surface as itself
-            raise MissingDependencyError(
-                f"The {self.kind} {name!r} needs the package {missing!r}, which is not installed.",
-                todo=f"pip install {missing}",
-            ) from e
+            user = f"The {self.kind} {name!r}"
+            raise MissingDependencyError.from_import_error(e, user=user) from e
         if name not in self._classes:
-            raise ValueError(f"{self.package}.{name} registers no {self.kind} (use @register)")
+            if name in own:
+                raise ValueError(f"{self.package}.{name} registers no {self.kind} (use @register)")
+            raise RecipeError(
+                f"The installed package of the {self.kind} {name!r} does not register it.",
+                expected=f"a module called {name}.py with a class under @register",
+                got=f"{name} = {outside[name].value}",
+            )
+
+
+def _place(cls: type) -> str:
+    return f"{cls.__module__}.{cls.__qualname__}"
+
+
+def _first_line(path: Path) -> str:
+    text = ast.get_docstring(ast.parse(path.read_bytes())) or ""
+    return text.partition("\n")[0]
