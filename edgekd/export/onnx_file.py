@@ -207,7 +207,8 @@ def _owner(node: Any, makers: dict[str, Any]) -> str | None:
         owner = _parameter(node.input[1], GRID_SCALE)
         if owner is not None:
             return owner.removesuffix("_grid")
-        return _parameter(node.input[0], CODES)
+        layer = _parameter(node.input[0], CODES)
+        return None if layer is None else f"{layer}.weight"
     for name in node.input[1:]:
         maker = makers.get(name)
         source = maker.input[0] if maker is not None else name

@@ -1,0 +1,73 @@
+"""Conformance of a weight quantizer: run it on your own plugin."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+
+from edgekd.core.types import Affine, PerChannel, PerTensor
+from edgekd.numerics import affine as numeric
+
+if TYPE_CHECKING:
+    from edgekd.quantize.quantizers._contract import Quantizer
+
+_GRANULARITIES = (PerTensor(), PerChannel(axis=0))
+
+
+def check_quantizer(quantizer: Quantizer) -> None:
+    """Every promise of the contract, on weights that real layers have.
+
+    Raises:
+        AssertionError: Naming the promise that is broken.
+    """
+    rng = np.random.default_rng(0)
+    weights = {
+        "convolution": rng.normal(0, 0.1, (8, 4, 3, 3)),
+        "linear": rng.normal(0, 1.0, (10, 32)),
+        "one outlier": np.where(rng.random((8, 64)) > 0.99, 10.0, rng.normal(0, 0.1, (8, 64))),
+        "an empty channel": np.concatenate([np.zeros((1, 16)), rng.normal(0, 1, (7, 16))]),
+        "a constant": np.full((4, 9), 0.25),
+    }
+    for title, values in weights.items():
+        weight = values.astype(np.float32)
+        for granularity in _GRANULARITIES:
+            where = f"{title}, {granularity.kind}"
+            encoding = quantizer.encode(weight, granularity)
+            assert isinstance(encoding, Affine), f"{where}: not affine"
+            _check_codes(weight, encoding, quantizer.bits, where)
+            _check_training(quantizer, weight, granularity, where)
+            again = quantizer.encode(weight, granularity)
+            assert isinstance(again, Affine)
+            assert np.array_equal(again.scale, encoding.scale), f"{where}: not deterministic"
+
+
+def _check_codes(weight: np.ndarray, encoding: Affine, bits: int, where: str) -> None:
+    assert encoding.bits == bits, f"{where}: bits differ"
+    assert np.isfinite(encoding.scale).all(), f"{where}: scale not finite"
+    assert (encoding.scale > 0).all(), f"{where}: scale not positive"
+    codes = numeric.encode(weight, encoding)
+    assert codes.min() >= encoding.code_min, f"{where}: code below its range"
+    assert codes.max() <= encoding.code_max, f"{where}: code above its range"
+    back = numeric.decode(codes, encoding)
+    assert not back[weight == 0].any(), f"{where}: zero does not stay zero"
+    assert np.abs(back - weight).mean() <= np.abs(weight).mean(), f"{where}: worse than zeros"
+
+
+def _check_training(
+    quantizer: Quantizer, weight: np.ndarray, granularity: PerTensor | PerChannel, where: str
+) -> None:
+    tensor = torch.from_numpy(weight).requires_grad_()
+    fake = quantizer.fake_quant(tensor, granularity)
+    out = fake(tensor)
+    encoding = fake.encoding(tensor)
+    assert isinstance(encoding, Affine)
+    stored = numeric.round_trip(weight, encoding)
+    assert np.allclose(out.detach().numpy(), stored, atol=1e-7), (
+        f"{where}: trains on other values than it stores"
+    )
+    out.sum().backward()
+    assert tensor.grad is not None, f"{where}: no gradient reaches the weight"
+    assert torch.isfinite(tensor.grad).all(), f"{where}: gradient not finite"
+    assert tensor.grad.abs().sum() > 0, f"{where}: gradient is zero everywhere"

@@ -1,0 +1,122 @@
+from __future__ import annotations
+
+import numpy as np
+import onnx
+import pytest
+import torch
+from torch import Tensor, nn
+
+from edgekd.core.errors import UnsupportedError
+from edgekd.core.types import Affine, Scheme
+from edgekd.export.onnx_file import IR_VERSION, float_model, quantized_model, with_taps
+from edgekd.numerics.affine import encode
+from edgekd.quantize.convert import simulate
+from tests.quantize.nets import INPUT_SHAPE, NETS, trained_looking
+from tests.quantize.test_convert import aware, samples
+
+INT32, FLOAT32 = (Scheme(activations="uint8", bias=bias) for bias in ("int32", "float32"))
+
+
+def evaluate(model: bytes, inputs: np.ndarray) -> np.ndarray:
+    from onnx.reference import ReferenceEvaluator
+
+    evaluator = ReferenceEvaluator(onnx.load_from_string(model))
+    out: np.ndarray = evaluator.run(None, {"input": inputs})[0]
+    return out
+
+
+@pytest.mark.parametrize("name", NETS)
+@pytest.mark.parametrize("scheme", [INT32, FLOAT32], ids=["int32", "float32"])
+def test_the_file_computes_the_fake_quant_student(name: str, scheme: Scheme) -> None:
+    student = aware(trained_looking(name)).freeze()
+    model = quantized_model(student, scheme, INPUT_SHAPE, batch_size=8)
+    inputs = samples(8, seed=5)
+    with torch.no_grad():
+        expected = simulate(student)(torch.from_numpy(inputs)).numpy()
+    difference = np.abs(evaluate(model, inputs) - expected)
+    # an int32 bias is rounded to half of input_scale * weight_scale, about 1e-4 of a logit here;
+    # now and then that moves a value over a rounding edge, by one step of one activation
+    assert difference.mean() < 0.01 * expected.std()
+
+
+def test_weights_are_true_int8_initializers() -> None:
+    student = aware(trained_looking("residual")).freeze()
+    proto = onnx.load_from_string(quantized_model(student, INT32, INPUT_SHAPE, batch_size=1))
+    stored = {i.name: onnx.numpy_helper.to_array(i) for i in proto.graph.initializer}
+    for path, affine in student.weights.items():
+        assert isinstance(affine, Affine)
+        codes = stored[f"{path}.codes"]
+        assert codes.dtype == np.int8
+        weight = student.graph.get_submodule(path).weight.detach().numpy()  # type: ignore[union-attr, operator]
+        assert np.array_equal(codes, encode(weight, affine))
+    float_bytes = sum(a.nbytes for a in stored.values() if a.dtype == np.float32 and a.ndim > 1)
+    assert float_bytes == 0
+
+
+@pytest.mark.parametrize(("scheme", "dtype"), [(INT32, np.int32), (FLOAT32, np.float32)])
+def test_the_bias_is_as_the_scheme_wants_it(scheme: Scheme, dtype: type) -> None:
+    student = aware(trained_looking("residual")).freeze()
+    proto = onnx.load_from_string(quantized_model(student, scheme, INPUT_SHAPE, batch_size=1))
+    (conv,) = [n for n in proto.graph.node if n.name == "stem" and n.op_type == "Conv"]
+    stored = {i.name: i for i in proto.graph.initializer}
+    makers = {o: n for n in proto.graph.node for o in n.output}
+    bias = conv.input[2]
+    source = makers[bias].input[0] if bias in makers else bias
+    assert onnx.numpy_helper.to_array(stored[source]).dtype == dtype
+
+
+def test_names_lead_back_to_the_student() -> None:
+    student = aware(trained_looking("residual")).freeze()
+    model = quantized_model(student, INT32, INPUT_SHAPE, batch_size=1)
+    proto = onnx.load_from_string(model)
+    names = {n.name for n in proto.graph.node}
+    assert {"stem", "conv1", "conv2", "shortcut", "head"} <= names
+    assert {"x/QuantizeLinear", "mean/DequantizeLinear"} <= names
+    _, taps = with_taps(model, ["x", "relu", "no such tensor"])
+    assert taps == ["x", "relu"]
+
+
+def test_a_global_mean_is_a_pool_that_has_an_integer_kernel() -> None:
+    for name in ("residual", "depthwise"):
+        student = aware(trained_looking(name)).freeze()
+        proto = onnx.load_from_string(quantized_model(student, INT32, INPUT_SHAPE, batch_size=1))
+        ops = [n.op_type for n in proto.graph.node]
+        assert "GlobalAveragePool" in ops
+        assert "ReduceMean" not in ops
+
+
+def test_opset_and_ir_are_pinned_and_nothing_local_is_left_behind() -> None:
+    model = float_model(trained_looking("residual"), INPUT_SHAPE, batch_size=1, opset=20)
+    proto = onnx.load_from_string(model)
+    assert proto.ir_version == IR_VERSION
+    assert [(o.domain, o.version) for o in proto.opset_import] == [("", 20)]
+    assert b".py" not in model  # the exporter writes stack traces with local paths
+
+
+def test_the_same_student_gives_the_same_bytes() -> None:
+    student = aware(trained_looking("dense")).freeze()
+    first, second = (quantized_model(student, INT32, INPUT_SHAPE, batch_size=1) for _ in range(2))
+    assert first == second
+
+
+def test_signed_activations_have_zero_point_zero() -> None:
+    from edgekd.quantize.convert import QuantizationAware
+    from edgekd.quantize.settings import QuantizeSettings
+
+    scheme = Scheme(activations="int8", bias="float32")
+    net = trained_looking("residual")
+    work = QuantizationAware(net, QuantizeSettings(), scheme, samples(), learned=False, seed=0)
+    student = work.freeze()
+    assert all(int(a.zero_point) == 0 and a.signed for a in student.activations.values())
+    proto = onnx.load_from_string(quantized_model(student, scheme, INPUT_SHAPE, batch_size=1))
+    zeros = [i for i in proto.graph.initializer if i.name.endswith("zero_point")]
+    assert {i.data_type for i in zeros} == {onnx.TensorProto.INT8}
+
+
+def test_an_operation_without_onnx_is_refused_by_name() -> None:
+    class Odd(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            return torch.special.airy_ai(x.flatten(1))
+
+    with pytest.raises(UnsupportedError, match="torch cannot export the Odd to ONNX opset 20"):
+        float_model(Odd(), INPUT_SHAPE, batch_size=1, opset=20)
