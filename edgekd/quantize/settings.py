@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field
 
 from edgekd.core.config import Config
-from edgekd.quantize.quantizers._contract import QUANTIZERS
+from edgekd.quantize.quantizers._contract import QuantizerField
 
 
 class QuantizeSettings(Config):
@@ -24,7 +24,7 @@ class QuantizeSettings(Config):
     """
 
     method: Literal["quantized_distillation", "post_training"] = "quantized_distillation"
-    weights: QUANTIZERS.field() = Field(default="minmax", validate_default=True)  # type: ignore[valid-type]
+    weights: QuantizerField = Field(default="minmax", validate_default=True)
     ranges: Literal["minmax", "percentile", "mse"] = "mse"
     learned_ranges: bool = True
     calibration_samples: Annotated[int, Field(ge=1)] = 512

@@ -36,3 +36,8 @@ class Family(Protocol):
 
 
 FAMILIES: Registry[Family] = Registry("student family", "edgekd.students")
+
+if TYPE_CHECKING:
+    FamilyField = Family  # what a recipe's field holds once it is read
+else:
+    FamilyField = FAMILIES.field()

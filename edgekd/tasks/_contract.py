@@ -83,3 +83,10 @@ class Task(Protocol):
 
 SOURCES: Registry[Source] = Registry("data source", "edgekd.tasks.sources")
 TASKS: Registry[Task] = Registry("task", "edgekd.tasks")
+
+if TYPE_CHECKING:
+    # what a recipe's fields hold once they are read
+    SourceField = Source
+    TaskField = Task
+else:
+    SourceField, TaskField = SOURCES.field(), TASKS.field()

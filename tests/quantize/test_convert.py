@@ -142,7 +142,7 @@ def test_calibration_refuses_what_is_not_finite() -> None:
     net = trained_looking("dense")
     with torch.no_grad():
         net.hidden.weight[0, 0] = float("nan")  # type: ignore[union-attr, index, operator]
-    with pytest.raises(DataError, match="The activation '.*' is not finite on calibration data"):
+    with pytest.raises(DataError, match=r"The activation '.*' is not finite on calibration data"):
         aware(net)
 
 

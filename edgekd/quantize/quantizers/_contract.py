@@ -41,3 +41,8 @@ class WeightFakeQuant(Protocol):
 
 
 QUANTIZERS: Registry[Quantizer] = Registry("quantizer", "edgekd.quantize.quantizers")
+
+if TYPE_CHECKING:
+    QuantizerField = Quantizer  # what a recipe's field holds once it is read
+else:
+    QuantizerField = QUANTIZERS.field()
