@@ -47,21 +47,29 @@ class NestedComplaintsError(ValueError):
 def complaints(error: ValidationError, model: type[BaseModel]) -> list[tuple[str, str]]:
     """(dotted path, message) of everything pydantic found wrong in `model`, one for each field."""
     found: dict[tuple[str, ...], list[str]] = {}
+    meant: set[tuple[str, ...]] = set()
+    of_members: set[tuple[str, ...]] = set()
     for item in error.errors():
-        for path, message in _read(item, model):
-            messages = found.setdefault(path, [])
+        path, parent, whole_member = _walk(model, item["loc"])
+        for below, message in _read(item, path, parent):
+            messages = found.setdefault(below, [])
             if message not in messages:
                 messages.append(message)
+            if whole_member:
+                of_members.add(below)
+            meant.update(below[:n] for n in range(len(below)))
+    # a union complains once for each member; where one of them was read into, the others that
+    # would have nothing of the kind are not what was meant
     return [
         (".".join(path) or "(top)", "; or ".join(messages))
         for path, messages in found.items()
-        # a union complains once for each member; the one that went deepest is what was meant
-        if not any(len(p) > len(path) and p[: len(path)] == path for p in found)
+        if not (path in meant and path in of_members)
     ]
 
 
-def _read(item: ErrorDetails, model: type[BaseModel]) -> list[tuple[tuple[str, ...], str]]:
-    path, parent = _walk(model, item["loc"])
+def _read(
+    item: ErrorDetails, path: tuple[str, ...], parent: Any
+) -> list[tuple[tuple[str, ...], str]]:
     context: Mapping[str, Any] = item.get("ctx") or {}
     kind, message = item["type"], item["msg"].removeprefix("Value error, ")
     cause = context.get("error")
@@ -85,22 +93,27 @@ def _read(item: ErrorDetails, model: type[BaseModel]) -> list[tuple[tuple[str, .
     return [(path, f"{message}, got {_REPR.repr(item.get('input'))}")]
 
 
-def _walk(model: Any, loc: tuple[int | str, ...]) -> tuple[tuple[str, ...], Any]:
-    """The path without pydantic's own labels, and the type that holds its last part."""
+def _walk(model: Any, loc: tuple[int | str, ...]) -> tuple[tuple[str, ...], Any, bool]:
+    """Follow a location through the annotations.
+
+    Returns:
+        The path without pydantic's own labels, the type that holds its last part, and whether the
+        complaint is about one member of a union as a whole.
+    """
     here: Any = model
     parent: Any = model
     path: list[str] = []
+    is_label = False
     for part in loc:
         members = _members(here)
-        if len(members) > 1:  # a union: the part is a label, not a field
+        is_label = len(members) > 1
+        if is_label:  # inside a union the part names a member, not a field
             here = _chosen(members, str(part))
-            continue
-        if part == "[key]":
-            continue
-        parent = members[0] if members else None
-        path.append(str(part))
-        here = _inside(parent, part)
-    return tuple(path), parent
+        elif part != "[key]":
+            parent = members[0]
+            path.append(str(part))
+            here = _inside(parent, part)
+    return tuple(path), parent, is_label
 
 
 def _members(annotation: Any) -> list[Any]:

@@ -47,5 +47,6 @@ def sha256_arrays(arrays: dict[str, NDArray[np.generic]]) -> str:
             raise TypeError(f"the array {name!r} holds Python objects, which have no stable bytes")
         header = json.dumps([name, a.dtype.str, a.shape])
         h.update(f"{header}\n".encode())
-        h.update(a.reshape(-1).view("u1").data)  # a copy only if not contiguous
+        flat = (a if a.flags.c_contiguous else a.copy()).reshape(-1)
+        h.update(flat.view("u1").data)
     return h.hexdigest()
