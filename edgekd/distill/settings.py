@@ -20,7 +20,8 @@ class Augment(Config):
     same, so a teacher has to see each view only once.
 
     Attributes:
-        crop_px: Zero padding on each side before a crop of the original size; 0 for no crop.
+        crop_px: Mirror padding on each side before a crop of the original size; 0 for no crop.
+            Mirroring needs no pixel value that would be right under every normalisation.
         flip: Mirror half of the samples left to right.
         views: Epoch e trains on view e modulo `views`; 0 means a fresh view every epoch. Without
             any change (`crop_px` 0 and no `flip`) there is one view, whatever is written here.

@@ -18,11 +18,15 @@ LOGITS = "logits"
 class Objective(Protocol):
     """One term of the loss; its pydantic fields are its settings in the recipe.
 
-    Attributes:
-        weight: Factor of this term in the sum.
+    It may declare two things more. ``zero_at_teacher: ClassVar[bool]``: the term vanishes where
+    the student's taps equal the teacher's. ``projector(student_shape, teacher_shape)``: a module,
+    or None, that maps the one student tap to the shape of the one teacher tap (shapes of one
+    sample); the trainer trains it along, applies it first, and throws it away.
     """
 
-    weight: float
+    @property
+    def weight(self) -> float:
+        """Factor of this term in the sum."""
 
     @property
     def student_taps(self) -> tuple[str, ...]:
@@ -39,3 +43,8 @@ class Objective(Protocol):
 
 
 OBJECTIVES: Registry[Objective] = Registry("objective", "edgekd.distill.objectives")
+
+if TYPE_CHECKING:
+    ObjectiveField = Objective  # what a recipe's field holds once it is read
+else:
+    ObjectiveField = OBJECTIVES.field()
