@@ -149,6 +149,7 @@ class Artifact:
 
 
 Precision = Literal["int8", "float32", "bfloat16", "float16", "int4", "other"]
+Role = Literal["matmul", "requantize", "other"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,7 +157,7 @@ class LayerRecord:
     """One node as the runtime really executes it.
 
     Attributes:
-        name: The runtime's name for it.
+        name: The runtime's name for it; the file's own follows in brackets where it differs.
         op: The runtime's operator, e.g. QLinearConv.
         role: "matmul" for convolutions and matrix products, "requantize" for a Q or DQ node
             that was not fused (graph inputs and outputs excepted), "other".
@@ -167,7 +168,7 @@ class LayerRecord:
 
     name: str
     op: str
-    role: Literal["matmul", "requantize", "other"]
+    role: Role
     precision: Precision
     time_us: float | None = None
     reason: str = ""

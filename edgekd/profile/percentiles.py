@@ -1,0 +1,71 @@
+"""Percentiles and spread of a profile; always computed from the raw samples, never stored."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from edgekd.numerics.statistics import (
+    certified_percentile,
+    empirical_percentile,
+    needed_samples,
+)
+
+if TYPE_CHECKING:
+    from edgekd.core.types import Profile
+
+_NS_PER_MS = 1e6
+
+
+@dataclass(frozen=True, slots=True)
+class Percentile:
+    """One percentile, in milliseconds.
+
+    Attributes:
+        certified: At or above the true percentile with 99 % confidence; None when refused.
+        empirical: The plain sample percentile; None where n cannot support it.
+        n: Samples it was computed from.
+        reason: Why the certified one is refused; None when it is not.
+    """
+
+    certified: float | None
+    empirical: float | None
+    n: int
+    reason: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Percentiles:
+    """The four percentiles that budgets are made of."""
+
+    p50: Percentile
+    p90: Percentile
+    p95: Percentile
+    p99: Percentile
+
+
+def percentiles(profile: Profile) -> Percentiles:
+    """All four of a profile."""
+    samples = np.asarray(profile.samples_ns, np.int64)
+    return Percentiles(**{f"p{p}": _percentile(samples, p) for p in (50, 90, 95, 99)})
+
+
+def coefficient_of_variation(profile: Profile) -> float:
+    """Standard deviation over mean of all samples; above 0.25 a machine was not quiet."""
+    samples = np.asarray(profile.samples_ns, np.float64)
+    return float(samples.std() / samples.mean())
+
+
+def _percentile(
+    samples: np.ndarray[tuple[int], np.dtype[np.int64]], percentile: int
+) -> Percentile:
+    certified = certified_percentile(samples, percentile)
+    empirical = empirical_percentile(samples, percentile)
+    return Percentile(
+        certified=None if certified is None else certified / _NS_PER_MS,
+        empirical=None if empirical is None else empirical / _NS_PER_MS,
+        n=len(samples),
+        reason=None if certified is not None else f"needs {needed_samples(percentile)} samples",
+    )
