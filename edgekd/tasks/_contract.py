@@ -69,7 +69,9 @@ class Source(Protocol):
 class Task(Protocol):
     """What a model's outputs mean."""
 
-    metric: str
+    @property
+    def metric(self) -> str:
+        """What `score` gives, e.g. accuracy."""
 
     def output_width(self, data: Data) -> int:
         """Number of outputs a model for this data needs."""
