@@ -45,7 +45,9 @@ _MAX_RELATIVE = {"float32": 1e-3, "float16": 4e-3}
 class Outputs(Protocol):
     """What the cache needs of a teacher."""
 
-    sha256: str
+    @property
+    def sha256(self) -> str:
+        """What its outputs depend on."""
 
     def logits(self, inputs: Tensor) -> Tensor:
         """(B, *input_shape) -> (B, outputs), eval mode, no gradient."""
