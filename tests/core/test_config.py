@@ -85,7 +85,7 @@ def test_an_alias_inside_itself_is_refused(text: str) -> None:
 
 @pytest.mark.parametrize(
     "text",
-    ["a: [1", "a: b: c", "\ta: 1", "a: 'x\0'", "---\na: 1\n---\nb: 2", "{" * 5000, "a: *b"],
+    ["a: [1", "a: b: c", "\ta: 1", "a: 'x\0'", "---\na: 1\n---\nb: 2", "{" * 1000, "a: *b"],
     ids=["open", "colons", "tab", "null", "two documents", "deep", "no anchor"],
 )
 def test_what_is_not_yaml_is_refused(text: str) -> None:
