@@ -14,7 +14,9 @@ _LONGEST = 300
 _ORT_PREFIX = re.compile(r"^\[ONNXRuntimeError\] : \d+ : ([A-Z_]+) : ")
 #: lines of OpenVINO that only say where in its sources the exception was thrown
 _NOISE = ("Exception from ", "Check ", "FrontEnd API failed", "While validating")
-_SUMMARY = re.compile(r"^-- (Conversion is failed for: .*)$", re.MULTILINE)
+_SUMMARY = re.compile(
+    r"^-- ((?:Conversion is failed|No conversion rule found) for.*)$", re.MULTILINE
+)
 
 
 def refusal(model: Path | bytes, path: Path, runtime: str, error: BaseException) -> EdgekdError:
@@ -47,8 +49,8 @@ def refusal(model: Path | bytes, path: Path, runtime: str, error: BaseException)
 def first_line(error: BaseException) -> str:
     """The first line of a runtime's error that says what is wrong."""
     text = str(error).strip()
-    summary = _SUMMARY.search(text)
-    lines = [summary.group(1)] if summary else text.splitlines()
+    summary = "; ".join(_SUMMARY.findall(text))
+    lines = [summary] if summary else text.splitlines()
     telling = next((x for x in lines if not x.startswith(_NOISE)), lines[0] if lines else "")
     line = _ORT_PREFIX.sub(r"\1: ", telling).strip() or type(error).__name__
     return line if len(line) <= _LONGEST else line[: _LONGEST - 1] + "…"
