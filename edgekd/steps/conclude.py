@@ -1,0 +1,288 @@
+"""The end: budgets judged, everything put into one report, and the files a user takes away."""
+
+from __future__ import annotations
+
+import shutil
+from dataclasses import asdict
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from edgekd.core.config import dump_yaml
+from edgekd.core.files import atomic_path, atomic_write
+from edgekd.core.hashing import sha256_json
+from edgekd.profile.environment import environment
+from edgekd.profile.percentiles import coefficient_of_variation, percentiles
+from edgekd.report import budgets, html, model, verdict
+from edgekd.steps.learn import FloatArms, TrainedArm, build_student
+from edgekd.students._cost import count_macs, count_parameters
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from edgekd.profile.percentiles import Percentiles
+    from edgekd.steps.job import Job
+    from edgekd.steps.measure import Figures
+    from edgekd.steps.prove import Proof
+    from edgekd.steps.ship import Shipment, Shipped
+    from edgekd.steps.shrink import IntegerArms
+    from edgekd.steps.teach import ScoredTeacher
+
+ARTIFACTS = "artifacts"
+_PICTURED_SAMPLES = 400
+_NOISY_CV = 0.25
+_TITLES = {
+    "control": "control (no teacher, float)",
+    "distilled": "distilled (float)",
+    "post_training": "post-training quantization (int8)",
+    "quantized_distillation": "quantized distillation (int8)",
+}
+
+
+def conclude(
+    job: Job,
+    taught: ScoredTeacher,
+    floats: FloatArms,
+    integers: dict[str, IntegerArms],
+    shipment: Shipment,
+    proofs: dict[str, Proof],
+    figures: dict[str, Figures],
+    command: str,
+) -> model.Report:
+    """Judge every target and assemble the report."""
+    targets = tuple(
+        _target(job, taught, floats, shipment, shipped, proofs[shipped.target.name], figures)
+        for shipped in shipment.artifacts
+    )
+    student = build_student(job, job.recipe.seed)
+    macs = count_macs(student, job.spec.input_shape)
+    teacher_bytes = _float_bytes(shipment, "teacher")
+    largest = max(s.artifact.size_bytes for s in shipment.artifacts)
+    recipe = job.recipe.as_written()
+    return model.Report(
+        name=job.recipe.name,
+        met=all(t.met for t in targets),
+        closest=budgets.closest(targets),
+        created_utc=datetime.now(UTC).isoformat(timespec="seconds"),
+        metric=job.task.metric,
+        data=job.data.description,
+        teacher=model.Net(
+            title=taught.teacher.description,
+            parameters=taught.parameters,
+            macs=taught.macs,
+            float_bytes=teacher_bytes,
+        ),
+        student=model.Net(
+            title=str(recipe["student"]["name"]),
+            parameters=count_parameters(student),
+            macs=macs,
+            float_bytes=_float_bytes(shipment, "student_float"),
+        ),
+        teacher_score=taught.test,
+        teacher_validation=taught.validation,
+        arms=_arms(floats, integers),
+        targets=targets,
+        student_size_ratio=None if teacher_bytes is None else teacher_bytes / largest,
+        macs_ratio=None if taught.macs is None else taught.macs / macs,
+        skipped={k: v for p in proofs.values() for k, v in p.skipped.items()},
+        stages=tuple(
+            model.StageLine(
+                name=s.name, reused=s.reused, reason=s.reason, seconds=s.seconds, key=s.key
+            )
+            for s in job.run.stages
+        ),
+        warnings=(*shipment.warnings, *_warnings(targets)),
+        recipe=recipe,
+        command=command,
+        hashes={
+            "recipe": sha256_json(recipe),
+            "data": job.data.fingerprint,
+            "teacher": taught.teacher.sha256,
+            **{
+                f"student ({s.target.name})": s.student.sha256
+                for s in shipment.artifacts
+                if s.student is not None
+            },
+        },
+        environment=environment(),
+    )
+
+
+def write(job: Job, report: model.Report, shipment: Shipment) -> None:
+    """Write the report's three files, the recipe as it ran, and the artifacts."""
+    folder = job.run.folder
+    for shipped in shipment.artifacts:
+        with atomic_path(_delivered(folder, shipped)) as temp:
+            shutil.copyfile(shipped.artifact.path, temp)
+    atomic_write(folder / "recipe.yaml", dump_yaml(report.recipe))
+    atomic_write(folder / "report.json", report.to_json())
+    atomic_write(folder / "report.html", html.render(report))
+    atomic_write(folder / "verdict.json", verdict.verdict(report).to_json())
+    job.run.ledger.append("concluded", met=report.met)
+
+
+def _target(
+    job: Job,
+    taught: ScoredTeacher,
+    floats: FloatArms,
+    shipment: Shipment,
+    shipped: Shipped,
+    proof: Proof,
+    figures: dict[str, Figures],
+) -> model.TargetResult:
+    target = shipped.target
+    measured = _measured(job, shipped, figures[shipped.name])
+    teacher = shipment.baseline(shipped, "teacher")
+    baseline = None if teacher is None else _measured(job, teacher, figures[teacher.name])
+    last = proof.rungs[-1]
+    assert shipped.student is not None
+    accuracy = model.Accuracy(
+        teacher=taught.test,
+        control=float(np.mean([s.test for s in floats.control.students])),
+        student_float=floats.kept.of_seed(shipped.student.seed).test,
+        artifact=last.score,
+    )
+    results = budgets.judge(
+        job.recipe.budgets,
+        latency=measured.latency_ms,
+        size_bytes=measured.size_bytes,
+        peak_memory_mib=measured.peak_memory_mib,
+        accuracy_drop_pt=100 * (taught.test - last.score),
+    )
+    return model.TargetResult(
+        target=target.name,
+        description=target.description,
+        backend=target.backend,
+        runtime_version=proof.runtime_version,
+        precision=target.precision,
+        met=all(r.met for r in results),
+        budgets=results,
+        measured=measured,
+        baseline=baseline,
+        speedup_p90=_ratio(baseline, measured, "p90"),
+        speedup_p50=_ratio(baseline, measured, "p50"),
+        accuracy=accuracy,
+        kernels=model.Kernels(**asdict(proof.kernels)),
+        layers=tuple(asdict(layer) for layer in proof.layers),
+        ladder=tuple(model.Rung(**asdict(r)) for r in proof.rungs),
+        parity=model.Parity(
+            max_abs=last.max_abs or 0.0,
+            mean_abs=last.mean_abs or 0.0,
+            agreement=1.0 if last.agreement is None else last.agreement,
+        ),
+    )
+
+
+def _measured(job: Job, shipped: Shipped, figure: Figures) -> model.Measured:
+    samples = np.asarray(figure.profile.samples_ns, np.float64) / 1e6
+    picked = samples[np.linspace(0, len(samples) - 1, _PICTURED_SAMPLES).astype(int)]
+    path = shipped.artifact.path
+    if shipped.role == "artifact":
+        path = _delivered(job.run.folder, shipped)
+    assert figure.profile.source != "predicted"
+    return model.Measured(
+        name=shipped.name,
+        target=shipped.target.name,
+        artifact=str(path.relative_to(job.run.folder)),
+        sha256=shipped.artifact.sha256,
+        size_bytes=shipped.artifact.size_bytes,
+        peak_memory_mib=figure.peak_memory_mib,
+        runtime_memory_mib=figure.runtime_memory_mib,
+        latency_ms=_latency(percentiles(figure.profile)),
+        conditions=figure.profile.conditions,
+        profile=str(figure.path.relative_to(job.run.folder)),
+        samples_ms=tuple(float(x) for x in (picked if len(samples) > len(picked) else samples)),
+        cv=coefficient_of_variation(figure.profile),
+        source=figure.profile.source,
+    )
+
+
+def _latency(found: Percentiles) -> model.Latency:
+    return model.Latency(**{k: model.Figure(**v) for k, v in asdict(found).items()})
+
+
+def _ratio(
+    baseline: model.Measured | None, measured: model.Measured, percentile: str
+) -> float | None:
+    """Certified over certified; None where either is refused."""
+    if baseline is None:
+        return None
+    above = getattr(baseline.latency_ms, percentile).certified
+    below = getattr(measured.latency_ms, percentile).certified
+    return None if above is None or below is None else above / below
+
+
+def _arms(floats: FloatArms, integers: dict[str, IntegerArms]) -> tuple[model.Arm, ...]:
+    helped = floats.kept is floats.distilled
+    arms = [
+        _arm(
+            floats.control,
+            used=not helped,
+            note="the yardstick"
+            if helped
+            else "kept: distillation did not help on the validation split",
+        ),
+        _arm(
+            floats.distilled,
+            used=helped,
+            note="kept: better than the control arm on the validation split"
+            if helped
+            else "not kept: no better than the control arm on the validation split",
+        ),
+    ]
+    several = len(integers) > 1
+    for key, group in integers.items():
+        for arm in (group.post_training, group.trained):
+            if arm is None:
+                continue
+            kept = arm is group.kept
+            other = "post-training" if arm is group.trained else "quantized distillation"
+            note = (
+                "the only one asked for"
+                if group.trained is None
+                else (
+                    f"{'kept: no worse' if kept else 'not kept: no better'} than {other} "
+                    "on the validation split"
+                )
+            )
+            arms.append(_arm(arm, used=kept, note=note, scheme=key if several else ""))
+    return tuple(arms)
+
+
+def _arm(arm: TrainedArm, *, used: bool, note: str, scheme: str = "") -> model.Arm:
+    return model.Arm(
+        name=arm.name,
+        title=_TITLES[arm.name] + (f", {scheme}" if scheme else ""),
+        scores=tuple(s.test for s in arm.students),
+        validation=tuple(s.validation for s in arm.students),
+        chosen_seed=arm.best.seed if used else None,
+        note=note,
+        train_s=sum(s.train_s for s in arm.students),
+    )
+
+
+def _warnings(targets: tuple[model.TargetResult, ...]) -> list[str]:
+    found = []
+    for target in targets:
+        if target.measured.cv > _NOISY_CV:
+            found.append(
+                f"{target.target}: timings vary by {target.measured.cv:.0%} around their mean; "
+                "other work on this machine, or a changing clock, may be the cause."
+            )
+        if target.precision == "int8" and target.kernels.float:
+            found.append(
+                f"{target.target}: {target.kernels.float} of "
+                f"{target.kernels.float + target.kernels.int8} convolutions and matrix products "
+                "run in float."
+            )
+    return found
+
+
+def _float_bytes(shipment: Shipment, role: str) -> int | None:
+    sizes = [b.artifact.size_bytes for b in shipment.baselines if b.role == role]
+    return min(sizes) if sizes else None
+
+
+def _delivered(folder: Path, shipped: Shipped) -> Path:
+    return folder / ARTIFACTS / f"{shipped.target.name}{shipped.artifact.path.suffix}"

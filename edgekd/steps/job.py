@@ -1,0 +1,76 @@
+"""What every stage of a run can see: the recipe, its data and targets, and the run folder."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from edgekd.backends._runtime import check_runtime
+from edgekd.core.target import load_target
+from edgekd.distill.feed import resident_data
+from edgekd.students._contract import NetSpec
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from edgekd.core.progress import Progress
+    from edgekd.core.stages import Run
+    from edgekd.core.target import Target
+    from edgekd.recipe import Recipe
+    from edgekd.tasks._contract import Data, Task
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """A run in progress.
+
+    Attributes:
+        recipe: As validated.
+        folder: Where the recipe's relative paths start.
+        run: The open run folder.
+        progress: Where to tell how far it is.
+        data: Loaded and checked; train and validation in memory where they fit.
+        task: What outputs mean.
+        spec: What every network of this run accepts and gives.
+        targets: In the recipe's order; their runtimes are installed.
+        threads: Of training.
+    """
+
+    recipe: Recipe
+    folder: Path
+    run: Run
+    progress: Progress
+    data: Data
+    task: Task
+    spec: NetSpec
+    targets: tuple[Target, ...]
+    threads: int
+
+    @property
+    def seeds(self) -> range:
+        """The seeds of the arms."""
+        return range(self.recipe.seed, self.recipe.seed + self.recipe.seeds)
+
+    def needs(self, **more: Any) -> dict[str, Any]:
+        """What any training depends on, and more."""
+        return {"data": self.data.fingerprint, "threads": self.threads, **more}
+
+
+def open_job(recipe: Recipe, folder: Path, run: Run, progress: Progress) -> Job:
+    """Check targets and load data before anything is trained.
+
+    Raises:
+        MissingDependencyError, UnsupportedError: A target's runtime is not here.
+        DataError: The data is not usable.
+    """
+    import torch
+
+    targets = tuple(load_target(name) for name in recipe.targets)
+    for target in targets:
+        check_runtime(target)
+    threads = recipe.threads or len(os.sched_getaffinity(0))
+    torch.set_num_threads(threads)
+    data = resident_data(recipe.data.load(folder))
+    spec = NetSpec(input_shape=data.input_shape, outputs=recipe.task.output_width(data))
+    return Job(recipe, folder, run, progress, data, recipe.task, spec, targets, threads)

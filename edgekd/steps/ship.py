@@ -1,0 +1,195 @@
+"""The files: one artifact per target, and the float models they are compared with."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from edgekd.backends._contract import BACKENDS
+from edgekd.core.errors import UnsupportedError
+from edgekd.core.target import Tolerance
+from edgekd.core.types import Artifact, TensorSpec
+from edgekd.export.onnx_file import INPUT, OUTPUT, float_model, quantized_model
+from edgekd.steps.learn import FloatArms, Trained, load_student
+from edgekd.steps.shrink import IntegerArms, load_quantized
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from edgekd.core.stages import Stage
+    from edgekd.core.target import Target
+    from edgekd.steps.job import Job
+    from edgekd.steps.teach import ScoredTeacher
+
+_FLOAT_TOLERANCE = Tolerance(mean_abs=1e-3, agreement=0.999)
+
+
+@dataclass(frozen=True, slots=True)
+class Shipped:
+    """One file and where it came from.
+
+    Attributes:
+        role: artifact, teacher or student_float.
+        target: Under which it runs; for float models a float twin of the artifact's target.
+        artifact: The file.
+        student: The student inside; None for the teacher.
+    """
+
+    role: str
+    target: Target
+    artifact: Artifact
+    student: Trained | None
+
+    @property
+    def name(self) -> str:
+        """Unique in a run."""
+        return self.target.name if self.role == "artifact" else f"{self.role}@{self.target.name}"
+
+
+@dataclass(frozen=True, slots=True)
+class Shipment:
+    """Everything that will be proven and measured.
+
+    Attributes:
+        artifacts: One per target, in the recipe's order.
+        baselines: The float teacher and student under the same runtimes and conditions.
+        warnings: What could not be exported for comparison, and why.
+    """
+
+    artifacts: tuple[Shipped, ...]
+    baselines: tuple[Shipped, ...]
+    warnings: tuple[str, ...]
+
+    def baseline(self, shipped: Shipped, role: str) -> Shipped | None:
+        """The float model to compare an artifact with: same runtime, same conditions."""
+        twin = float_twin(shipped.target).name
+        return next((b for b in self.baselines if b.role == role and b.target.name == twin), None)
+
+
+def artifacts(
+    job: Job, arms: FloatArms, integers: dict[str, IntegerArms], taught: ScoredTeacher
+) -> Shipment:
+    """Export the chosen student for every target, and the float models beside it."""
+    made, baselines, warnings = [], [], []
+    twins: dict[str, Target] = {}
+    for target in job.targets:
+        student = chosen(target, arms, integers)
+        made.append(_artifact(job, target, student))
+        twin = float_twin(target)
+        twins.setdefault(twin.name, twin)
+    for twin in twins.values():
+        baselines.append(_float_student(job, twin, arms.kept.best, role="student_float"))
+        try:
+            baselines.append(_teacher(job, twin, taught))
+        except UnsupportedError as e:
+            warnings.append(
+                f"The teacher is not measured under {twin.name}, so no speed-up is claimed "
+                f"there: {' '.join(e.message.split())}"
+            )
+    return Shipment(tuple(made), tuple(baselines), tuple(warnings))
+
+
+def chosen(target: Target, arms: FloatArms, integers: dict[str, IntegerArms]) -> Trained:
+    """The student that is deployed on a target."""
+    if target.scheme is None:
+        return arms.kept.best
+    return integers[target.scheme.training_key].kept.best
+
+
+def float_twin(target: Target) -> Target:
+    """The same runtime under the same conditions, in float."""
+    conditions = target.conditions
+    return target.model_copy(
+        update={
+            "name": f"{target.backend}-float-{conditions.threads}t-b{conditions.batch_size}",
+            "precision": "float32",
+            "scheme": None,
+            "tolerance": _FLOAT_TOLERANCE,
+        }
+    )
+
+
+def _artifact(job: Job, target: Target, student: Trained) -> Shipped:
+    if target.scheme is None:
+        return _float_student(job, target, student, role="artifact")
+    scheme = target.scheme
+
+    def model() -> bytes:
+        frozen = load_quantized(job, student)
+        return quantized_model(
+            frozen, scheme, job.spec.input_shape, batch_size=target.conditions.batch_size
+        )
+
+    needs = {"student": student.sha256, "scheme": scheme.model_dump(mode="json")}
+    return _ship(job, "artifact", target, student, needs, model)
+
+
+def _float_student(job: Job, target: Target, student: Trained, *, role: str) -> Shipped:
+    def model() -> bytes:
+        return float_model(
+            load_student(job, student),
+            job.spec.input_shape,
+            batch_size=target.conditions.batch_size,
+            opset=target.opset,
+        )
+
+    return _ship(job, role, target, student, {"student": student.sha256}, model)
+
+
+def _teacher(job: Job, target: Target, taught: ScoredTeacher) -> Shipped:
+    def model() -> bytes:
+        if taught.teacher.module is None:
+            assert taught.teacher.onnx_path is not None
+            content: bytes = taught.teacher.onnx_path.read_bytes()
+            return content
+        return float_model(
+            taught.teacher.module,
+            job.spec.input_shape,
+            batch_size=target.conditions.batch_size,
+            opset=target.opset,
+        )
+
+    return _ship(job, "teacher", target, None, {"teacher": taught.teacher.sha256}, model)
+
+
+def _ship(
+    job: Job,
+    role: str,
+    target: Target,
+    student: Trained | None,
+    needs: dict[str, Any],
+    model: Callable[[], bytes],
+) -> Shipped:
+    backend = BACKENDS.get(target.backend)()
+
+    def work(folder: Path) -> tuple[dict[str, Any], list[str]]:
+        built = backend.build(model(), target, folder / role)
+        return {}, [built.name]
+
+    stage = job.run.stage(
+        f"export/{role}/{target.name}",
+        {
+            **needs,
+            "opset": target.opset,
+            "batch_size": target.conditions.batch_size,
+            "backend": f"{target.backend} {backend.version()}",
+        },
+        work,
+    )
+    return Shipped(role, target, _as_artifact(job, stage, target), student)
+
+
+def _as_artifact(job: Job, stage: Stage, target: Target) -> Artifact:
+    (name,) = stage.files
+    path = stage.file(name)
+    batch = target.conditions.batch_size
+    return Artifact(
+        path=path,
+        sha256=stage.files[name],
+        backend=target.backend,
+        target=target.name,
+        inputs=(TensorSpec(INPUT, "float32", (batch, *job.spec.input_shape)),),
+        outputs=(TensorSpec(OUTPUT, "float32", (batch, job.spec.outputs)),),
+        size_bytes=path.stat().st_size,
+    )
