@@ -2,12 +2,31 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any, Literal
 
+from pydantic import ConfigDict, model_validator
+
 from edgekd.core.config import Config
+from edgekd.core.types import Conditions
 
 
-class Figure(Config):
+class Value(Config):
+    """Base of everything in a report: frozen, and NaN or infinity is refused where it is made."""
+
+    model_config = ConfigDict(allow_inf_nan=False)
+
+    def to_json(self) -> str:
+        """Strict JSON, keys in the order of the fields, ending in a newline.
+
+        Raises:
+            ValueError: A free-form part (recipe, environment, layers) holds NaN or infinity.
+        """
+        plain = self.model_dump(mode="json", by_alias=True)
+        return json.dumps(plain, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+
+
+class Figure(Value):
     """One percentile of one profile, in milliseconds.
 
     Attributes:
@@ -22,8 +41,14 @@ class Figure(Config):
     n: int
     reason: str | None = None
 
+    @model_validator(mode="after")
+    def _refused_with_a_reason(self) -> Figure:
+        if (self.certified is None) != bool(self.reason):
+            raise ValueError("a refused percentile carries its reason, a certified one has none")
+        return self
 
-class Latency(Config):
+
+class Latency(Value):
     """The four percentiles of one profile."""
 
     p50: Figure
@@ -32,7 +57,7 @@ class Latency(Config):
     p99: Figure
 
 
-class Measured(Config):
+class Measured(Value):
     """One timed file.
 
     Attributes:
@@ -44,6 +69,7 @@ class Measured(Config):
         peak_memory_mib: Peak resident memory of a fresh process that loads and runs it.
         runtime_memory_mib: The same process after importing the runtime, before loading the file.
         latency_ms: Percentiles.
+        conditions: What it was timed under.
         profile: Path of the raw samples, relative to the run folder.
         samples_ms: At most 400 of the samples, evenly picked, for the picture.
         cv: Standard deviation over mean of all samples; a noise warning above 0.25.
@@ -58,13 +84,14 @@ class Measured(Config):
     peak_memory_mib: float | None
     runtime_memory_mib: float | None
     latency_ms: Latency
+    conditions: Conditions
     profile: str
     samples_ms: tuple[float, ...]
     cv: float
     source: Literal["measured", "simulated"]
 
 
-class Arm(Config):
+class Arm(Value):
     """One way of training the student, over all seeds.
 
     Attributes:
@@ -86,7 +113,7 @@ class Arm(Config):
     train_s: float
 
 
-class Rung(Config):
+class Rung(Value):
     """One step of the parity ladder against the step before it, on the same real inputs.
 
     Attributes:
@@ -112,7 +139,7 @@ class Rung(Config):
     first_difference: str | None = None
 
 
-class BudgetResult(Config):
+class BudgetResult(Value):
     """One budget against its figure; both in the budget's own unit."""
 
     name: str
@@ -123,7 +150,7 @@ class BudgetResult(Config):
     reason: str | None = None
 
 
-class Kernels(Config):
+class Kernels(Value):
     """Convolutions and matrix products by the kernel they really run in."""
 
     int8: int
@@ -132,7 +159,7 @@ class Kernels(Config):
     floats: dict[str, str] = {}
 
 
-class Parity(Config):
+class Parity(Value):
     """The last rung against the fake-quant (or float) student."""
 
     max_abs: float
@@ -140,7 +167,7 @@ class Parity(Config):
     agreement: float
 
 
-class Accuracy(Config):
+class Accuracy(Value):
     """Test metric in [0, 1] of the four models that matter; means over seeds if trained."""
 
     teacher: float
@@ -149,7 +176,7 @@ class Accuracy(Config):
     artifact: float
 
 
-class TargetResult(Config):
+class TargetResult(Value):
     """Everything about one target."""
 
     target: str
@@ -170,7 +197,7 @@ class TargetResult(Config):
     parity: Parity
 
 
-class Net(Config):
+class Net(Value):
     """Size of a network: parameters, multiply-accumulates of one sample, bytes in float ONNX."""
 
     title: str
@@ -179,7 +206,7 @@ class Net(Config):
     float_bytes: int | None
 
 
-class StageLine(Config):
+class StageLine(Value):
     """One stage of the run: done or reused, why, how long."""
 
     name: str
@@ -189,13 +216,13 @@ class StageLine(Config):
     key: str
 
 
-class Report(Config):
+class Report(Value):
     """What one run of `edgekd compress` found.
 
     Attributes:
         schema_name: Version of this file's layout.
         met: Every budget of every target is met.
-        closest: Where not met: the budget that is missed by the largest factor, in words.
+        closest: Where not met: what `budgets.closest` says about the targets, in words.
         student_size_ratio: Bytes of the teacher's float file over those of the largest artifact.
         skipped: Layers left in float: name -> reason.
         recipe: The whole recipe as it ran.

@@ -1,0 +1,159 @@
+"""Table rows and sentences of the HTML report that are made from more than one figure."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from edgekd.report import format as fmt
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from edgekd.report.model import BudgetResult, Measured, Report, TargetResult
+
+#: standard deviation over mean above which the samples are called noisy
+NOISY_CV = 0.25
+#: layers listed per target; the slowest stay, so that the page keeps below 2 MB
+MAX_LAYERS = 300
+_UNKNOWN = "not known"
+
+
+@dataclass(frozen=True, slots=True)
+class LayerRows:
+    """Layers in the order they run, each with its share of the slowest, in %."""
+
+    rows: tuple[dict[str, Any], ...]
+    left_out: int
+
+
+def networks(report: Report) -> list[dict[str, str]]:
+    """Parameters, MACs and bytes of teacher and student, and their ratios."""
+    measures: tuple[tuple[str, str, Callable[[float], str]], ...] = (
+        ("parameters", "parameters", fmt.count),
+        ("MACs", "macs", fmt.count),
+        ("float ONNX", "float_bytes", fmt.size),
+    )
+    found = []
+    for title, field, write in measures:
+        teacher, student = getattr(report.teacher, field), getattr(report.student, field)
+        found.append(
+            {
+                "title": title,
+                "teacher": _UNKNOWN if teacher is None else fmt.thin(write(teacher)),
+                "student": _UNKNOWN if student is None else fmt.thin(write(student)),
+                "ratio": fmt.ratio(teacher / student) if teacher and student else "–",
+            }
+        )
+    return found
+
+
+def memory(report: Report) -> list[dict[str, Any]]:
+    """File size and peak memory of every artifact, then of the teacher where it was timed."""
+    found = []
+    for target in report.targets:
+        found.append(_memory(target.measured, target.target, target.measured.artifact))
+        if target.baseline is not None:
+            note = f"in the same runtime as {target.target}"
+            found.append(_memory(target.baseline, "float teacher", note))
+    return found
+
+
+def layers(target: TargetResult) -> LayerRows:
+    """At most `MAX_LAYERS` of the target's layers: the slowest, in the order they run."""
+    times = [layer.get("time_us") for layer in target.layers]
+    slowest = max((t for t in times if t is not None), default=0.0)
+    order = sorted(range(len(times)), key=lambda i: (-(times[i] or 0.0), i))
+    kept = sorted(order[:MAX_LAYERS])
+    rows = [
+        {
+            "name": layer.get("name", ""),
+            "op": layer.get("op", ""),
+            "precision": layer.get("precision", ""),
+            "reason": layer.get("reason", ""),
+            "time_us": time,
+            "share": round(100 * (time or 0.0) / slowest, 1) if slowest else 0,
+        }
+        for layer, time in ((target.layers[i], times[i]) for i in kept)
+    ]
+    return LayerRows(rows=tuple(rows), left_out=len(times) - len(kept))
+
+
+def timed(target: TargetResult) -> list[tuple[str, Measured]]:
+    """The artifact, and the float teacher where it ran beside it."""
+    found = [("artifact", target.measured)]
+    if target.baseline is not None:
+        found.append(("teacher", target.baseline))
+    return found
+
+
+def refused(target: TargetResult) -> list[str]:
+    """``artifact: p99 is refused (needs 662 samples, has 300)``, a sentence per file."""
+    found = []
+    for name, measured in timed(target):
+        reasons = [
+            f"{p} is refused ({figure.reason})"
+            for p in ("p50", "p90", "p95", "p99")
+            if (figure := getattr(measured.latency_ms, p)).certified is None
+        ]
+        if reasons:
+            found.append(f"{name}: {', '.join(reasons)}")
+    return found
+
+
+def noise(target: TargetResult) -> list[str]:
+    """A sentence for every file whose samples scatter too much to trust small differences."""
+    return [
+        f"{name}: noisy, the standard deviation is {fmt.percent(measured.cv, 0)} of the mean "
+        f"(above {fmt.percent(NOISY_CV, 0)})"
+        for name, measured in timed(target)
+        if measured.cv > NOISY_CV
+    ]
+
+
+def warnings(report: Report) -> list[str]:
+    """The run's own warnings, and those that follow from its figures."""
+    found = list(report.warnings)
+    for target in report.targets:
+        found += [f"{target.target}, {text}" for text in noise(target)]
+        found += [
+            f"{target.target}, {name}: simulated, no clock ran on a device"
+            for name, measured in timed(target)
+            if measured.source != "measured"
+        ]
+    return found
+
+
+def budget_use(budget: BudgetResult) -> str:
+    """Figure over limit, ``31 %``; a dash where that says nothing."""
+    if budget.value is None or budget.limit <= 0 or budget.value < 0:
+        return "–"
+    return fmt.percent(budget.value / budget.limit, 0)
+
+
+def source(measured: Measured) -> str:
+    """``measured on this machine``, or that it was not."""
+    return "measured on this machine" if measured.source == "measured" else "simulated"
+
+
+def _memory(measured: Measured, name: str, note: str) -> dict[str, Any]:
+    peak, runtime = measured.peak_memory_mib, measured.runtime_memory_mib
+    if peak is None:
+        runtime_text = ""
+    elif runtime is None:
+        runtime_text = "the runtime's own share is not known"
+    else:
+        # a process can end below where it stood; nothing is taken from the runtime's share
+        own = fmt.memory(max(peak - runtime, 0.0))
+        runtime_text = (
+            f"of the peak, {fmt.thin(fmt.memory(runtime))} is the runtime itself, "
+            f"{fmt.thin(own)} the model"
+        )
+    return {
+        "name": name,
+        "mono": name == measured.target,
+        "note": note,
+        "size": fmt.thin(fmt.size(measured.size_bytes)),
+        "peak": "not measured" if peak is None else fmt.thin(fmt.memory(peak)),
+        "runtime": runtime_text,
+    }
