@@ -21,13 +21,14 @@ from edgekd.core.hashing import sha256_json
 from edgekd.distill.augment import apply_view, check_augment
 from edgekd.distill.feed import resident
 from edgekd.distill.objectives._contract import LOGITS
+from edgekd.distill.precision import fast_layout
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from pathlib import Path
 
     from numpy.typing import NDArray
-    from torch import Tensor
+    from torch import Tensor, nn
 
     from edgekd.core.progress import Progress
     from edgekd.distill.settings import Augment, TrainSettings
@@ -49,11 +50,12 @@ class Outputs(Protocol):
     def sha256(self) -> str:
         """What its outputs depend on."""
 
-    def logits(self, inputs: Tensor) -> Tensor:
-        """(B, *input_shape) -> (B, outputs), eval mode, no gradient."""
+    @property
+    def module(self) -> nn.Module | None:
+        """The network, if it is one; its memory layout may be changed, its values not."""
 
     def taps(self, inputs: Tensor, names: Sequence[str]) -> dict[str, Tensor]:
-        """Inner activations by layer path, each (B, ...)."""
+        """Outputs of eval mode by layer path, each (B, ...); `LOGITS` names the last one."""
 
 
 @dataclass(frozen=True)
@@ -173,7 +175,8 @@ class _Store:
             return
         if done:
             progress.say(f"{title}: continuing, {done} of {chunks * views} chunks are there")
-        with progress.bar(title, chunks * views, done) as bar:
+        bar_of_chunks = progress.bar(title, chunks * views, done)
+        with fast_layout(self.teacher.module), bar_of_chunks as bar:
             for view in range(views):
                 self._fill(view, rows, bar)
 
@@ -243,9 +246,7 @@ class _Store:
         plain = torch.from_numpy(self.split.batch(indices))
         inputs = apply_view(plain, indices, self.augment, view=view, seed=self.view_seed)
         with torch.no_grad():
-            said = {LOGITS: self.teacher.logits(inputs)}
-            if len(self.names) > 1:
-                said |= self.teacher.taps(inputs, self.names[1:])
+            said = self.teacher.taps(inputs, self.names)
         out = {}
         for name in self.names:
             kept = np.float32 if name == LOGITS else np.float16

@@ -1,8 +1,9 @@
-"""Which number format a network is trained in: a rule that never looks at a clock."""
+"""Number format and memory layout of a network: rules that never look at a clock."""
 
 from __future__ import annotations
 
 import platform
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -12,7 +13,7 @@ from torch import nn
 from edgekd.students._cost import measure_cost
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
     from edgekd.distill.settings import TrainSettings
 
@@ -67,3 +68,19 @@ def wants_channels_last(settings: TrainSettings, module: nn.Module) -> bool:
 def memory_format(channels_last: bool) -> torch.memory_format:
     """As torch calls it."""
     return torch.channels_last if channels_last else torch.contiguous_format
+
+
+@contextmanager
+def fast_layout(module: nn.Module | None) -> Iterator[None]:
+    """Keep a network with 2-d convolutions pixel by pixel in memory for a while.
+
+    The layout of the weights decides: an image of one channel looks the same in both.
+    """
+    if module is None or not any(isinstance(layer, nn.Conv2d) for layer in module.modules()):
+        yield
+        return
+    module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    try:
+        yield
+    finally:
+        module.to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]

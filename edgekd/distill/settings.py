@@ -70,8 +70,8 @@ class TrainSettings(Config):
         channels_last: Memory layout of images; "auto" is yes for networks with convolutions.
         augment: Random changes of the training images.
         select: Weights of the last epoch, or of the epoch best on the validation split.
-        checkpoint_every_s: A checkpoint is written at the end of every epoch, and inside an epoch
-            when this many seconds have passed since the last one.
+        checkpoint_every_s: A checkpoint is written when this many seconds have passed since the
+            last one, at the end of every epoch that took a second or more, and at the end.
     """
 
     epochs: Annotated[int, Field(ge=1, le=100_000)] = 30

@@ -38,6 +38,9 @@ if TYPE_CHECKING:
 
 #: how often losses are looked at; reading one waits for the step to finish
 _CHECK_EVERY_STEPS = 16
+#: an epoch end within this many seconds of the last checkpoint writes none: an epoch of a tiny
+#: network takes less time than making its checkpoint durable
+_EPOCH_END_S = 1.0
 #: fields that change what is learned; a section of a recipe may carry more than a TrainSettings
 _DECISIVE = set(TrainSettings.model_fields) - {"checkpoint_every_s"}
 
@@ -223,7 +226,9 @@ class _Run:
             if due and not last:
                 self._write()
         self._validate(epoch)
-        self._write()
+        final = len(self.history) == self.settings.epochs
+        if final or time.perf_counter() - self._last_write >= _EPOCH_END_S:
+            self._write()
 
     def _step(self, epoch: int, position: int) -> Tensor:
         indices = self.feed.indices(epoch, position)

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from edgekd.distill.feed import ResidentSplit
+from edgekd.distill.objectives._contract import LOGITS
 from edgekd.tasks._contract import Data
 from edgekd.tasks.classification import Classification
 
@@ -59,20 +60,16 @@ class NetTeacher:
 
     def __init__(self, net: nn.Module, sha256: str = "teacher-0") -> None:
         self.net, self.sha256, self.asked = net.eval(), sha256, 0
-
-    def logits(self, inputs: Tensor) -> Tensor:
-        self.asked += len(inputs)
-        with torch.no_grad():
-            return self.net(inputs)
+        self.module = net
 
     def taps(self, inputs: Tensor, names: Sequence[str]) -> dict[str, Tensor]:
+        self.asked += len(inputs)
         out, kept = inputs, {}
         with torch.no_grad():
             for name, layer in self.net.named_children():
                 out = layer(out)
-                if name in names:
-                    kept[name] = out.clone()
-        return kept
+                kept[name] = out.clone()
+        return {name: out if name == LOGITS else kept[name] for name in names}
 
 
 @pytest.fixture

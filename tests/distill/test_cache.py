@@ -3,6 +3,7 @@ from __future__ import annotations
 import errno
 import json
 import os
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -55,7 +56,7 @@ def test_stored_outputs_are_what_the_teacher_says_about_each_view(
         said = stored.batch(view, indices)
         assert said[LOGITS].dtype == said["0"].dtype == torch.float32
         # other batch, other order of sums: rounding of float32
-        torch.testing.assert_close(said[LOGITS], teacher.logits(seen), rtol=1e-5, atol=1e-6)
+        torch.testing.assert_close(said[LOGITS], teacher.net(seen), rtol=1e-5, atol=1e-6)
         # stored in float16: 11 significant bits
         torch.testing.assert_close(said["0"], teacher.taps(seen, ["0"])["0"], rtol=1e-3, atol=1e-3)
 
@@ -85,12 +86,13 @@ class _DiesLater:
 
     def __init__(self, inner: Any, batches: int) -> None:
         self.inner, self.left, self.sha256 = inner, batches, inner.sha256
+        self.module = inner.module
 
-    def logits(self, inputs: Tensor) -> Tensor:
+    def taps(self, inputs: Tensor, names: Sequence[str]) -> dict[str, Tensor]:
         if self.left == 0:
             raise KeyboardInterrupt
         self.left -= 1
-        return self.inner.logits(inputs)  # type: ignore[no-any-return]
+        return self.inner.taps(inputs, names)  # type: ignore[no-any-return]
 
 
 @pytest.mark.parametrize("batches", [0, 1, 5, 13])
@@ -137,7 +139,7 @@ def test_without_changes_there_is_one_view(tmp_path: Path, teacher: Any, data: D
     assert stored.views == 1
     indices = np.arange(90)
     plain = torch.from_numpy(data.train.batch(indices))
-    torch.testing.assert_close(stored.batch(0, indices)[LOGITS], teacher.logits(plain))
+    torch.testing.assert_close(stored.batch(0, indices)[LOGITS], teacher.net(plain))
 
 
 def test_another_teacher_under_the_same_hash_is_found_out(
@@ -254,3 +256,18 @@ def test_a_training_with_another_view_seed_is_refused(
     stored = _open(tmp_path, teacher, data)
     with pytest.raises(RecipeError, match="see different samples"):
         stored.check(TrainSettings(epochs=5, augment=_AUGMENT), 1)
+
+
+def test_the_teacher_is_left_in_its_memory_layout(
+    tmp_path: Path, teacher: Any, data: Data
+) -> None:
+    before = {name: t.clone() for name, t in teacher.net.state_dict().items()}
+    layouts: list[bool] = []
+    # one input channel: width and channel step of the weight tell the layouts apart
+    teacher.net[0].register_forward_hook(lambda layer, *_: layouts.append(layer.weight.stride()))
+    plain = teacher.net[0].weight.stride()
+    _open(tmp_path, teacher, data)
+    assert layouts[0] != plain  # pixel by pixel while views are computed
+    assert layouts[-1] == plain  # as it was for the spot check
+    assert teacher.net[0].weight.stride() == plain
+    assert all(torch.equal(t, before[name]) for name, t in teacher.net.state_dict().items())

@@ -12,6 +12,7 @@ import torch
 from torch import nn
 
 from edgekd.core.progress import Silent
+from edgekd.distill import trainer
 from edgekd.distill.cache import TeacherOutputs
 from edgekd.distill.objectives.feature_mse import FeatureMSE
 from edgekd.distill.objectives.hard_label import HardLabel
@@ -93,8 +94,9 @@ def _history(result: TrainResult) -> list[tuple[float, float, float]]:
 @pytest.mark.parametrize("name", _SETTINGS)
 @pytest.mark.parametrize("every_s", [_EVERY_STEP, 3600.0], ids=["each step", "each epoch"])
 def test_killed_again_and_again_it_ends_with_the_same_bits(
-    tmp_path: Path, data: Data, name: str, every_s: float
+    tmp_path: Path, data: Data, name: str, every_s: float, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(trainer, "_EPOCH_END_S", 0.0)  # epochs this short would write none
     settings = _SETTINGS[name].model_copy(update={"checkpoint_every_s": every_s})
     whole_net, whole = _call(tmp_path / "whole", data, settings)
     # sessions of 0, 1, 2, ... steps: with a checkpoint per epoch only, 7 steps must fit in one
@@ -201,12 +203,13 @@ def test_how_often_it_saves_does_not_make_it_another_training(tmp_path: Path, da
 
 
 def test_another_number_of_threads_is_said(tmp_path: Path, data: Data, told: Any) -> None:
+    settings = _SETTINGS["sgd"].model_copy(update={"checkpoint_every_s": _EVERY_STEP})
     with pytest.raises(KeyboardInterrupt):
-        _call(tmp_path, data, _SETTINGS["sgd"], _Killer(8))
+        _call(tmp_path, data, settings, _Killer(8))
     threads = torch.get_num_threads()
     try:
         torch.set_num_threads(threads + 1)
-        _call(tmp_path, data, _SETTINGS["sgd"], told)
+        _call(tmp_path, data, settings, told)
     finally:
         torch.set_num_threads(threads)
     assert told.lines[0] == (
@@ -226,6 +229,7 @@ import torch
 sys.path.insert(0, {tests!r})
 from conftest import make_data
 from edgekd.core.progress import Silent
+from edgekd.distill import trainer
 from edgekd.distill.settings import Augment, TrainSettings
 from edgekd.distill.state import model_sha256
 from edgekd.distill.trainer import train
