@@ -1,0 +1,98 @@
+"""The trainer on networks that it did not build: traced graphs with learned quantization scales."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from torch import nn
+
+from edgekd.core.progress import Silent
+from edgekd.core.types import Scheme
+from edgekd.distill.precision import choose_precision
+from edgekd.distill.settings import TrainSettings
+from edgekd.distill.state import model_sha256
+from edgekd.distill.trainer import train
+from edgekd.quantize.convert import QuantizationAware
+from edgekd.quantize.settings import QuantizeSettings
+from edgekd.students._build import build_seeded
+from edgekd.students._contract import NetSpec
+from edgekd.students.resnet import ResNet
+from edgekd.tasks._contract import Data
+from edgekd.tasks.classification import Classification
+
+_SETTINGS = TrainSettings(
+    epochs=3, batch_size=16, learning_rate=0.02, weight_decay=0.0, checkpoint_every_s=1e-9
+)
+
+
+def _aware(student: nn.Module, samples: Any) -> QuantizationAware:
+    scheme = Scheme(activations="uint8", weight_granularity="per_channel", bias="int32")
+    return QuantizationAware(student, QuantizeSettings(), scheme, samples, learned=True, seed=0)
+
+
+def _module(data: Data) -> nn.Module:
+    family = ResNet(widths=(4, 8), depths=(1, 1))
+    student = build_seeded(family, NetSpec(data.input_shape, 4), 0).eval()
+    return _aware(student, data.train.batch(np.arange(32))).module
+
+
+class _Stops(Silent):
+    def __init__(self, steps: int) -> None:
+        self.left = steps
+
+    def bar(self, title: str, total: int, done: int = 0) -> Any:
+        return self
+
+    def __enter__(self) -> _Stops:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        return None
+
+    def advance(self, steps: int = 1, note: str = "") -> None:
+        self.left -= 1
+        if self.left == 0:
+            raise KeyboardInterrupt
+
+
+def _train(module: nn.Module, data: Data, folder: Path, progress: Any = None) -> Any:
+    return train(
+        module,
+        data,
+        Classification(),
+        settings=_SETTINGS,
+        seed=0,
+        folder=folder,
+        progress=progress or Silent(),
+        title="quantized",
+    )
+
+
+def test_scales_are_trained_and_a_killed_run_ends_with_the_same_bits(
+    tmp_path: Path, data: Data
+) -> None:
+    whole = _module(data)
+    first = model_sha256(whole)
+    gains = [name for name, _ in whole.named_parameters() if name.endswith("log_gain")]
+    result = _train(whole, data, tmp_path / "whole")
+    assert result.history[-1].loss < result.history[0].loss
+    assert gains
+    assert all(whole.get_parameter(name).item() != 0 for name in gains)
+    with pytest.raises(KeyboardInterrupt):
+        _train(_module(data), data, tmp_path / "cut", _Stops(8))
+    cut = _module(data)
+    assert model_sha256(cut) == first
+    assert _train(cut, data, tmp_path / "cut").resumed_from == 7
+    assert model_sha256(cut) == model_sha256(whole)
+
+
+def test_training_through_the_rounding_is_float32() -> None:
+    shape, flags = (1, 28, 28), frozenset({"avx512_bf16"})
+    student = build_seeded(ResNet(widths=(16, 32), depths=(1, 1)), NetSpec(shape, 4), 0).eval()
+    samples = np.random.default_rng(0).normal(size=(8, *shape)).astype(np.float32)
+    quantized = _aware(student, samples).module
+    assert choose_precision(TrainSettings(), student, shape, flags) == "bfloat16"
+    assert choose_precision(TrainSettings(), quantized, shape, flags) == "float32"
