@@ -1,4 +1,4 @@
-"""The trainer on networks that it did not build: traced graphs with learned quantization scales."""
+"""The trainer on networks it did not build: traced graphs with learned quantization scales."""
 
 from __future__ import annotations
 
