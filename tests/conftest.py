@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import random
 import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -24,6 +25,16 @@ settings.register_profile(
     derandomize=bool(os.environ.get("CI")),
 )
 settings.load_profile("edgekd")
+
+
+_START_NS = time.perf_counter_ns()
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Start no further test once the time that EDGEKD_TEST_BUDGET_S allows has passed."""
+    budget_s = os.environ.get("EDGEKD_TEST_BUDGET_S")
+    if budget_s and (time.perf_counter_ns() - _START_NS) / 1e9 > float(budget_s):
+        pytest.skip(f"the {budget_s} s that EDGEKD_TEST_BUDGET_S gives are used up")
 
 
 @pytest.fixture(autouse=True)
