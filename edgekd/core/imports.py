@@ -13,6 +13,7 @@ from edgekd.core.errors import EdgekdError, MissingDependencyError, RecipeError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
+    from importlib.machinery import ModuleSpec
 
 _INSTALLED = {"site-packages", "dist-packages"}
 
@@ -124,22 +125,28 @@ def _forget_namesake(top: str, folder: Path, field: str) -> None:
         RecipeError: The name belongs to an installed package that is in use: replacing that would
             break it, and not replacing it would silently call the wrong code.
     """
-    here = [p for p in (folder / f"{top}.py", folder / top / "__init__.py") if p.is_file()]
     loaded = sys.modules.get(top)
     if loaded is None:
         return
-    origin = getattr(loaded, "__file__", None)
-    plain_folder = origin is None and hasattr(loaded, "__path__")  # a package without __init__
-    if not here and not (plain_folder and (folder / top).is_dir()):
+    found = next((s for finder in sys.meta_path if (s := finder.find_spec(top, None))), None)
+    was, now = _file(getattr(loaded, "__spec__", None)), _file(found)
+    if was is not None and was == now:
         return
-    if origin and Path(origin).resolve().is_relative_to(folder):
+    if top in sys.stdlib_module_names or (was and _INSTALLED & set(was.parts)):
+        if now and now.is_relative_to(folder):
+            raise RecipeError(
+                f"{field}: {now} carries the name of a Python package that is already in use.",
+                got=str(was or "built into Python"),
+                todo="rename the file",
+            )
         return
-    parts = set(Path(origin).parts) if origin else set()
-    if top in sys.stdlib_module_names or _INSTALLED & parts:
-        raise RecipeError(
-            f"{field}: {here[0]} carries the name of a Python package that is already in use.",
-            got=origin or "built into Python",
-            todo="rename the file",
-        )
-    for name in [n for n in sys.modules if n == top or n.startswith(top + ".")]:
-        del sys.modules[name]
+    for name, module in list(sys.modules.items()):
+        if name == top or name.startswith(top + "."):
+            place = _file(getattr(module, "__spec__", None))
+            if place is None or not _INSTALLED & set(place.parts):
+                del sys.modules[name]
+
+
+def _file(spec: ModuleSpec | None) -> Path | None:
+    """Where a module stands; None for built-in ones and for folders without an ``__init__``."""
+    return Path(spec.origin).resolve() if spec and spec.has_location and spec.origin else None

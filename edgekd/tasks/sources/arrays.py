@@ -101,7 +101,7 @@ class Arrays(Config):
                     if name not in archive.files:
                         hint = nearest(name, archive.files)
                         raise DataError(f"{path} holds no array {name!r} for {key}{hint}")
-                return {key: archive[n] for key, n in names.items() if n in archive.files}
+                found = {key: archive[n] for key, n in names.items() if n in archive.files}
         except (zipfile.BadZipFile, EOFError, OSError, ValueError) as e:
             pickled = "allow_pickle" in str(e)
             raise DataError(
@@ -113,6 +113,15 @@ class Arrays(Config):
                 got="" if pickled else str(e),
                 todo="save plain arrays, without dtype=object" if pickled else "copy it again",
             ) from e
+
+        for name, array in found.items():
+            if not isinstance(array, np.ndarray):  # what NumPy gives for a member that is no array
+                raise DataError(
+                    f"{path} is damaged: {names[name]} in it is no array.",
+                    expected="arrays of numbers",
+                    todo="write the archive with np.savez",
+                )
+        return found
 
     def _pools(self, arrays: dict[str, NDArray[np.generic]], path: Path) -> tuple[str, ...]:
         """Which of the two kinds of archive it is, with everything that kind needs."""
