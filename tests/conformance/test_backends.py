@@ -11,10 +11,10 @@ from edgekd.testing.backends import CHECKS, Check
 TARGETS = [load_target(name) for name in target_names()]
 
 
-@pytest.mark.parametrize("check", CHECKS, ids=lambda check: check.__name__)
+@pytest.mark.parametrize("assert_kept", CHECKS, ids=lambda check: check.__name__)
 @pytest.mark.parametrize("target", TARGETS, ids=lambda target: target.name)
-def test_backend_keeps_its_contract(check: Check, target, tmp_path: Path) -> None:
-    check(BACKENDS.get(target.backend)(), target, tmp_path)
+def test_backend_keeps_its_contract(assert_kept: Check, target, tmp_path: Path) -> None:
+    assert_kept(BACKENDS.get(target.backend)(), target, tmp_path)
 
 
 def test_every_backend_is_covered_by_a_shipped_target() -> None:
