@@ -29,6 +29,7 @@ MAX_WEIGHTS_BYTES = 16 << 30
 _TORCH_SUFFIXES = (".pt", ".pth", ".th", ".bin", ".ckpt")
 _WRAPPERS = ("state_dict", "model_state_dict", "model")
 _PARALLEL_PREFIX = "module."
+_STEP_COUNTER = "num_batches_tracked"
 _SHOWN = 4
 _CONVERT = (
     "where you trust the file, load it once with torch and store the tensors alone:\n"
@@ -96,6 +97,9 @@ def save_weights(path: Path, state: Mapping[str, Tensor], metadata: Mapping[str,
 def fill(module: nn.Module, state: Mapping[str, Tensor], *, source: str) -> None:
     """Put every weight into `module`; names and shapes have to agree exactly.
 
+    Only the step counters of batch norm may be missing: files from before torch 0.4.1 have none,
+    and nothing that a trained network computes depends on them.
+
     Args:
         module: Changed in place.
         state: Tensors by name.
@@ -105,7 +109,7 @@ def fill(module: nn.Module, state: Mapping[str, Tensor], *, source: str) -> None
         DataError: A name is missing or left over, or a shape differs.
     """
     wanted = module.state_dict()
-    missing = [name for name in wanted if name not in state]
+    missing = [name for name in wanted if name not in state and not name.endswith(_STEP_COUNTER)]
     unexpected = [name for name in state if name not in wanted]
     differing = [
         f"{name} {tuple(state[name].shape)} for {tuple(tensor.shape)}"
@@ -128,7 +132,7 @@ def fill(module: nn.Module, state: Mapping[str, Tensor], *, source: str) -> None
             got="\n            ".join(lines),
             todo="check that architecture, its arguments and the file belong together",
         )
-    module.load_state_dict(dict(state))
+    module.load_state_dict({name: state.get(name, own) for name, own in wanted.items()})
 
 
 def _check_size(path: Path) -> None:

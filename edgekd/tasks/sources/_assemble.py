@@ -30,11 +30,13 @@ class Pool:
         values: uint8 or float32, shape (N, *input_shape).
         labels: Class index of each, shape (N,).
         origin: Where they stand, for errors: "x_train in data.npz".
+        y_origin: Where the labels stand.
     """
 
     values: NDArray[np.generic]
     labels: NDArray[np.int64]
     origin: str
+    y_origin: str
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -105,7 +107,7 @@ def make_pool(
         with np.errstate(over="ignore"):
             values = values.astype(np.float32)
         _checks.check_finite(values, origin)
-    return Pool(values, classes, origin)
+    return Pool(values, classes, origin, y_origin or origin)
 
 
 def assemble(
@@ -143,7 +145,7 @@ def assemble(
             expected="all uint8 or all float",
             got=", ".join(f"{p.origin}: {p.values.dtype}" for p in pools.values()),
         )
-    names = name_classes({p.origin: p.labels for p in pools.values()}, classes)
+    names = name_classes({p.y_origin: p.labels for p in pools.values()}, classes)
     parts = divide(
         {name: pool.labels for name, pool in pools.items()},
         validation=validation,

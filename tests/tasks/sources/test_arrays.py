@@ -107,7 +107,7 @@ HUGE[[21, 30], 0, 0] = 1e300
          "  expected: an integer type; class indices that start at 0\n  got:      type float64\n"
          "  to do:    store them with y.astype('int64')"),
         ({"x": X[..., 0], "y": np.eye(3)[Y]}, {}, "from one-hot rows: y.argmax(axis=1)"),
-        ({"x": X[..., 0], "y": Y - 1}, {}, "A label in x in data.npz is out of range."),
+        ({"x": X[..., 0], "y": Y - 1}, {}, "A label in y in data.npz is out of range."),
         ({"x": X[..., 0], "y": Y}, {"classes": ["cat", "dog"]},
          "expected: 0 to 1 for 2 classes\n  got:      2 at sample 2, and 19 more"),
         ({"x": X[..., 0], "y": Y}, {"classes": ["cat", "dog", "owl", "yak"]},
