@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -94,12 +95,15 @@ class OpenVinoSession:
         """One inference on fixed feeds, in a request of its own that shares their memory."""
         self.run(feeds)  # so that whatever is wrong with them is said here
         request = self._inner.create_infer_request()
+        held = []
         for port, spec in zip(self._inner.inputs, self.inputs, strict=True):
             array = feeds[spec.name]
             flat = np.ascontiguousarray(array).reshape(array.shape)
             request.set_tensor(port, ov.Tensor(flat, shared_memory=flat.size > 0))
-        infer: Callable[[], object] = request.infer
-        return infer
+            held.append(flat)
+        call = partial(request.infer)
+        call.__dict__["held"] = held  # a tensor does not keep the memory that it shares alive
+        return call
 
     def node_times_us(self) -> dict[str, float]:
         """Time of each node in the latest run; needs a model compiled with PERF_COUNT."""

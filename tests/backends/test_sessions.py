@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -140,3 +141,17 @@ def onnx_bytes(graph: onnx.GraphProto) -> bytes:
     )
     data: bytes = model.SerializeToString()
     return data
+
+
+@pytest.mark.parametrize(("backend", "target"), [(OnnxRuntime, ORT), (OpenVino, OV)])
+def test_a_bound_call_keeps_its_feeds_alive(backend, target: Target, tmp_path: Path) -> None:
+    """Both runtimes read the array's own memory, so it must outlive everybody else's interest."""
+    path = tmp_path / "m.onnx"
+    path.write_bytes(convolution_net(quantized=False))
+    array = np.zeros((1, 3, 8, 8), np.float32)
+    with backend().open(path, target, threads=1) as session:
+        before = sys.getrefcount(array)
+        call = session.bind({"input": array})
+        assert sys.getrefcount(array) > before
+        del call
+        assert sys.getrefcount(array) == before

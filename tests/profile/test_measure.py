@@ -93,11 +93,9 @@ def test_subjects_take_turns_and_the_order_rotates() -> None:
     log: list[tuple[str, float]] = []
     measure(subjects(log, a=1e-5, b=1e-5, c=1e-5), QUICK, inputs="-", progress=Silent())
     timed = blocks(log)[3:]  # the first three are the warm-ups
-    rounds = [[name for name, _ in timed[i : i + 3]] for i in range(0, 9, 3)]
-    # c ends the warm-up and, two rounds later, a round that the next one begins with
-    assert all(len(set(r)) == 3 for r in rounds[:1])
-    assert all(count <= 2 * (16 + 2) for _, count in timed), "two blocks in a row at most"
-    assert {name for name, _ in timed} == {"a", "b", "c"}
+    order = "".join(name for name, _ in timed)
+    assert order == "abcbcacababc"  # 64 samples in blocks of 16: four rounds
+    assert {count for _, count in timed} == {2 + 16}
 
 
 def test_a_fast_subject_gets_larger_blocks_so_that_all_end_together() -> None:
@@ -105,8 +103,9 @@ def test_a_fast_subject_gets_larger_blocks_so_that_all_end_together() -> None:
     rule = MeasureRule(percentile=90, min_duration_s=0.1, max_duration_s=20)
     fast, slow = measure(subjects(log, fast=1e-4, slow=2e-3), rule, inputs="-", progress=Silent())
     assert sum(fast.samples_ns) >= 0.1e9
-    assert len(slow.samples_ns) == 64  # four blocks of 16, and no more than p90 needs
-    assert len(fast.samples_ns) >= 500
+    assert len(slow.samples_ns) % 16 == 0
+    assert len(slow.samples_ns) >= 64
+    assert len(fast.samples_ns) > 3 * len(slow.samples_ns)  # 20 times as fast, when undisturbed
     timed = [n for n, _ in blocks(log)][2:]
     assert timed.count("fast") >= 2
     assert timed.count("slow") >= 2
