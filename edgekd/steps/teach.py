@@ -101,9 +101,11 @@ def listens(objectives: Sequence[Objective]) -> bool:
 
 
 def _family_needs(job: Job) -> dict[str, Any]:
-    section = job.recipe.as_written()["teacher"]
+    settings = job.recipe.teacher.train or TrainSettings()
     return job.needs(
-        family=section["family"], train=training_needs(section["train"]), seed=job.recipe.seed
+        family=job.recipe.as_written()["teacher"]["family"],
+        train=training_needs(settings.model_dump(mode="json")),
+        seed=job.recipe.seed,
     )
 
 
