@@ -20,6 +20,7 @@ STUDENT, TEACHER, LIMIT = "#0072b2", "#d55e00", "#b3261e"
 INK, MUTED, GRID = "#1b1f26", "#59626f", "#dfe3e8"
 _WIDTH = 318
 _ROW_HEIGHT = 46
+_TITLE_WIDTH = 185  # the mean and its range need the rest of the row
 _CURVE_POINTS = 160
 #: above this ratio of slowest to fastest, a linear axis would squeeze the faster one into a line
 _LOG_FROM = 4.0
@@ -44,7 +45,9 @@ def accuracy_svg(report: Report) -> str:
     table = alt.Chart(alt.Data(values=rows))
     marks = alt.Chart(alt.Data(values=dots))
     teacher = table.transform_calculate(teacher=str(report.teacher_score))
-    titles = table.mark_text(align="left", dy=-17, fontSize=12, fontWeight=600, color=INK)
+    titles = table.mark_text(
+        align="left", dy=-17, fontSize=12, fontWeight=600, color=INK, limit=_TITLE_WIDTH
+    )
     values = table.mark_text(align="right", dy=-17, fontSize=12, color=INK)
     layers = [
         teacher.mark_rule(color=TEACHER, strokeDash=[4, 3], strokeWidth=1.5).encode(
@@ -77,7 +80,7 @@ def latency_svg(target: TargetResult) -> str:
     log = high / low >= _LOG_FROM
     axis = alt.Axis(title=f"latency of one inference, {unit}{' (log scale)' if log else ''}")
     if log:
-        axis.values = _log_ticks(low * scale, high * scale)
+        axis.values = log_ticks(low * scale, high * scale)
     else:
         axis.tickCount = 5
     x_scale = alt.Scale(
@@ -180,7 +183,7 @@ def _ecdf(name: str, measured: Measured, scale: float) -> list[dict[str, Any]]:
     return [{"ms": ordered[0] * scale, "share": 0.0, "curve": name}, *curve]
 
 
-def _log_ticks(low: float, high: float) -> list[float]:
+def log_ticks(low: float, high: float) -> list[float]:
     """Round numbers inside the range, fewer per decade the more decades it spans."""
     steps = (1, 2, 3, 5) if high / low < 30 else (1, 3) if high / low < 1000 else (1,)
     first, last = math.floor(math.log10(low)), math.ceil(math.log10(high))

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from edgekd.report.model import Report, TargetResult
 
-_TEMPLATES = Path(__file__).parent / "templates"
+TEMPLATES = Path(__file__).parent / "templates"
 #: the order of the page: the proof first, where it comes from last
 _SECTIONS = (
     "verdict", "budgets", "accuracy", "latency", "parity", "kernels", "size", "provenance",
@@ -38,7 +38,7 @@ def render(report: Report) -> str:
     from markupsafe import Markup
 
     environment = Environment(
-        loader=FileSystemLoader(_TEMPLATES),
+        loader=FileSystemLoader(TEMPLATES),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,

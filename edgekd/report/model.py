@@ -14,7 +14,8 @@ from edgekd.core.types import Conditions
 class Value(Config):
     """Base of everything in a report: frozen, and NaN or infinity is refused where it is made."""
 
-    model_config = ConfigDict(allow_inf_nan=False)
+    # "constants": a NaN in a free-form part must reach `to_json` and be refused, not become null
+    model_config = ConfigDict(allow_inf_nan=False, ser_json_inf_nan="constants")
 
     def to_json(self) -> str:
         """Strict JSON, keys in the order of the fields, ending in a newline.
