@@ -19,8 +19,7 @@ if TYPE_CHECKING:
 STUDENT, TEACHER, LIMIT = "#0072b2", "#d55e00", "#b3261e"
 INK, MUTED, GRID = "#1b1f26", "#59626f", "#dfe3e8"
 _WIDTH = 318
-_ROW_HEIGHT = 46
-_TITLE_WIDTH = 185  # the mean and its range need the rest of the row
+_ROW_HEIGHT = 60
 _CURVE_POINTS = 160
 #: above this ratio of slowest to fastest, a linear axis would squeeze the faster one into a line
 _LOG_FROM = 4.0
@@ -32,9 +31,10 @@ def accuracy_svg(report: Report) -> str:
 
     arms = [arm for arm in report.arms if arm.scores]
     low, high = _padded([s for arm in arms for s in arm.scores] + [report.teacher_score])
-    rows = [_arm_row(arm, i, low, high) for i, arm in enumerate(arms)]
+    rows = [_arm_row(arm, i, low) for i, arm in enumerate(arms)]
     dots = [{"row": i, "score": s} for i, arm in enumerate(arms) for s in arm.scores]
-    y_scale = alt.Scale(domain=[len(arms) - 0.55, -0.75])
+    # above each row's marks two lines of text, as a phone is too narrow for text beside them
+    y_scale = alt.Scale(domain=[len(arms) - 0.7, -0.75])
     y = alt.Y("row:Q", scale=y_scale, axis=None)
     x_axis = alt.Axis(format=".1%", tickCount=5, title=f"test {report.metric}")
     x_scale = alt.Scale(domain=[low, high], nice=False)
@@ -46,9 +46,9 @@ def accuracy_svg(report: Report) -> str:
     marks = alt.Chart(alt.Data(values=dots))
     teacher = table.transform_calculate(teacher=str(report.teacher_score))
     titles = table.mark_text(
-        align="left", dy=-17, fontSize=12, fontWeight=600, color=INK, limit=_TITLE_WIDTH
+        align="left", dy=-33, fontSize=12, fontWeight=600, color=INK, limit=_WIDTH
     )
-    values = table.mark_text(align="right", dy=-17, fontSize=12, color=INK)
+    values = table.mark_text(align="left", dy=-17, fontSize=11, color=MUTED)
     layers = [
         teacher.mark_rule(color=TEACHER, strokeDash=[4, 3], strokeWidth=1.5).encode(
             x=x("teacher"), y=alt.Y("from:Q", scale=y_scale, axis=None), y2="to:Q"
@@ -57,10 +57,10 @@ def accuracy_svg(report: Report) -> str:
         marks.mark_point(color=STUDENT, size=34, strokeWidth=1.3).encode(x=x("score"), y=y),
         table.mark_point(color=STUDENT, size=95, filled=True, opacity=1).encode(x=x("mean"), y=y),
         titles.encode(x=x("low"), y=y, text="title:N"),
-        values.encode(x=x("high"), y=y, text="text:N"),
+        values.encode(x=x("low"), y=y, text="text:N"),
     ]
     chart = alt.layer(*layers).properties(
-        width=_WIDTH, height=_ROW_HEIGHT * max(len(arms), 1) + 14, data=alt.Data(values=rows)
+        width=_WIDTH, height=_ROW_HEIGHT * (len(arms) + 0.05), data=alt.Data(values=rows)
     )
     spoken = "; ".join(f"{arm.title} {fmt.percent(fmean(arm.scores))}" for arm in arms)
     return inline_svg(_styled(chart), label=f"Test {report.metric}, mean over seeds: {spoken}")
@@ -76,7 +76,7 @@ def latency_svg(target: TargetResult) -> str:
     low, high = _span(target)
     shown = sorted({b.limit for b in drawn_budgets(target)})
     low, high = min([low, *shown]) / 1.04, max([high, *shown]) * 1.04
-    scale, unit = (1e3, "µs") if high < 1.5 else (1.0, "ms")
+    scale, unit = (1e3, "µs") if max(_median(m) for _, m in curves) < 1 else (1.0, "ms")
     log = high / low >= _LOG_FROM
     axis = alt.Axis(title=f"latency of one inference, {unit}{' (log scale)' if log else ''}")
     if log:
@@ -157,13 +157,13 @@ def _styled(chart: Any) -> Any:
     )
 
 
-def _arm_row(arm: Arm, row: int, low: float, high: float) -> dict[str, Any]:
+def _arm_row(arm: Arm, row: int, low: float) -> dict[str, Any]:
     best, worst, mean = max(arm.scores), min(arm.scores), fmean(arm.scores)
-    span = f" ({worst * 100:.1f} – {best * 100:.1f})" if len(arm.scores) > 1 else ""
+    span = f", {worst * 100:.2f} to {fmt.percent(best)}" if len(arm.scores) > 1 else ""
     return {
-        "row": row, "from": row - 0.14, "to": row + 0.2, "low": low, "high": high,
+        "row": row, "from": row - 0.14, "to": row + 0.2, "low": low,
         "best": best, "worst": worst, "mean": mean, "title": arm.title,
-        "text": fmt.percent(mean) + span,
+        "text": f"mean {fmt.percent(mean)}{span}",
     }  # fmt: skip
 
 

@@ -105,8 +105,13 @@ def _filters(report: Report) -> dict[str, Callable[..., Any]]:
         # words
         "sentence": lambda text: fmt.glued(text[:1].upper() + text[1:]) + ".",
         "glued": fmt.glued,
-        "utc": lambda text: text.replace("T", " ").removesuffix("Z") + " UTC",
+        "utc": _utc,
     }
+
+
+def _utc(iso: str) -> str:
+    """``2025-11-20T20:36:05+00:00`` and ``…Z`` alike: ``2025-11-20 20:36:05 UTC``."""
+    return iso.replace("T", " ").removesuffix("Z").removesuffix("+00:00") + " UTC"
 
 
 def _worst_miss(target: TargetResult) -> str:

@@ -169,7 +169,7 @@ class Parity(Value):
 
 
 class Accuracy(Value):
-    """Test metric in [0, 1] of the four models that matter; means over seeds if trained."""
+    """Test metric in [0, 1] of the four models that matter; control is the mean over seeds."""
 
     teacher: float
     control: float

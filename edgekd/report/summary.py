@@ -12,14 +12,6 @@ from edgekd.report.budgets import closest
 if TYPE_CHECKING:
     from edgekd.report.model import Arm, Report, TargetResult
 
-#: (title, arm it starts from, arm it leads to); a step shows where both arms were trained
-_STEPS = (
-    ("Distillation", "control", "distilled"),
-    ("Post-training quantization", "distilled", "post_training"),
-    ("Quantized distillation", "distilled", "quantized_distillation"),
-    ("Quantized distillation over post-training", "post_training", "quantized_distillation"),
-)
-
 
 @dataclass(frozen=True, slots=True)
 class Gain:
@@ -90,25 +82,44 @@ def drop_points(target: TargetResult) -> float:
 
 
 def gains(report: Report) -> tuple[Gain, ...]:
-    """What distillation and quantization each gained or cost, as far as the arms were trained."""
-    arms = {arm.name: arm for arm in report.arms if arm.scores}
-    return tuple(
-        Gain(
-            title=title,
-            before=arms[a].title,
-            after=arms[b].title,
-            points=(fmean(arms[b].scores) - fmean(arms[a].scores)) * 100,
-            overlap=_overlap(arms[a], arms[b]),
-        )
-        for title, a, b in _STEPS
-        if a in arms and b in arms
-    )
+    """What distillation and quantization each gained or cost, as far as the arms were trained.
+
+    Quantized arms are compared with the float arm they were made from: the one that carries a
+    chosen seed. With several quantization schemes there is a pair of arms for each.
+    """
+    arms = [arm for arm in report.arms if arm.scores]
+    floats = {arm.name: arm for arm in arms if arm.name in ("control", "distilled")}
+    control, distilled = floats.get("control"), floats.get("distilled")
+    kept = next((a for a in floats.values() if a.chosen_seed is not None), distilled or control)
+    found = []
+    if control and distilled:
+        found.append(_gain("Distillation", control, distilled))
+    cheap: Arm | None = None
+    for arm in arms:
+        if arm.name == "post_training" and kept:
+            cheap = arm
+            found.append(_gain("Post-training quantization", kept, arm))
+        elif arm.name == "quantized_distillation" and kept:
+            found.append(_gain("Quantized distillation", kept, arm))
+            if cheap:
+                found.append(_gain("Quantized distillation over post-training", cheap, arm))
+    return tuple(found)
 
 
 def facts(report: Report) -> tuple[Fact, ...]:
     """The key figures that exist: size, speed, accuracy, kernels; the worst target speaks."""
     found = (_size(report), _speed(report), _accuracy(report), _kernels(report))
     return tuple(fact for fact in found if fact is not None)
+
+
+def _gain(title: str, before: Arm, after: Arm) -> Gain:
+    return Gain(
+        title=title,
+        before=before.title,
+        after=after.title,
+        points=(fmean(after.scores) - fmean(before.scores)) * 100,
+        overlap=_overlap(before, after),
+    )
 
 
 def _size(report: Report) -> Fact | None:

@@ -106,17 +106,9 @@ def ladder(runtime: str, score: float, *, ok: bool = True) -> tuple[Rung, ...]:
         }  # fmt: skip
         return Rung(name=name, against=against, **(fields | more))  # type: ignore[arg-type]
 
+    nothing = dict.fromkeys(("max_abs", "mean_abs", "agreement"))
     return (
-        Rung(
-            name="torch float",
-            against=None,
-            max_abs=None,
-            mean_abs=None,
-            agreement=None,
-            score=0.98889,
-            n=360,
-            ok=None,
-        ),
+        Rung(**nothing, name="torch float", against=None, score=0.98889, n=360, ok=None),
         rung("torch fake-quant", "torch float", 1.2044, 0.11871, agreement=0.99722, ok=None),
         rung("ONNX reference", "torch fake-quant", 0.0612, 3.1e-5),
         rung(
@@ -217,7 +209,7 @@ def arms() -> tuple[Arm, ...]:
     return (
         arm(
             "control",
-            "Control: no teacher, float",
+            "control (no teacher, float)",
             0.97222,
             0.97778,
             0.97778,
@@ -225,7 +217,7 @@ def arms() -> tuple[Arm, ...]:
         ),
         arm(
             "distilled",
-            "Distilled, float",
+            "distilled (float)",
             0.98611,
             0.98889,
             0.98889,
@@ -234,7 +226,7 @@ def arms() -> tuple[Arm, ...]:
         ),
         arm(
             "post_training",
-            "Post-training quantization",
+            "post-training quantization (int8)",
             0.98056,
             0.98333,
             0.98611,
@@ -244,7 +236,7 @@ def arms() -> tuple[Arm, ...]:
         ),
         arm(
             "quantized_distillation",
-            "Quantized distillation",
+            "quantized distillation (int8)",
             0.98333,
             0.98611,
             0.98889,
@@ -266,7 +258,7 @@ def report(targets: tuple[TargetResult, ...] | None = None, **changes: object) -
         "name": "digits",
         "met": all(t.met for t in targets),
         "closest": closest(targets),
-        "created_utc": "2025-11-20T20:36:05Z",
+        "created_utc": "2025-11-20T20:36:05+00:00",
         "metric": "accuracy",
         "data": "handwritten digits of scikit-learn: 1,797 images 1×8×8, 10 classes; "
         "train 1,077, validation 360, test 360, stratified",
@@ -394,21 +386,11 @@ def make_report() -> Callable[..., Report]:
     return report
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def met_report() -> Report:
     return report()
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def missed_report() -> Report:
-    return hard_report()
-
-
-@pytest.fixture(scope="module")
-def module_report() -> Report:
-    return report()
-
-
-@pytest.fixture(scope="module")
-def module_missed_report() -> Report:
     return hard_report()

@@ -36,19 +36,19 @@ def test_accuracy_chart_names_every_arm_with_its_mean(met_report: Report) -> Non
     shown = texts(svg)
     assert [t for t in shown if not re.match(r"[\d.]+%|test ", t)] == [
         *(arm.title for arm in met_report.arms),
-        "97.59 % (97.2 – 97.8)",
-        "98.80 % (98.6 – 98.9)",
-        "98.33 % (98.1 – 98.6)",
-        "98.61 % (98.3 – 98.9)",
+        "mean 97.59 %, 97.22 to 97.78 %",
+        "mean 98.80 %, 98.61 to 98.89 %",
+        "mean 98.33 %, 98.06 to 98.61 %",
+        "mean 98.61 %, 98.33 to 98.89 %",
     ]
     assert svg.count(f'stroke="{charts.TEACHER}"') == len(met_report.arms)
-    assert "Quantized distillation 98.61 %" in parsed(svg).attrib["aria-label"]
+    assert "quantized distillation (int8) 98.61 %" in parsed(svg).attrib["aria-label"]
 
 
 def test_one_seed_has_no_range(met_report: Report) -> None:
     arm = met_report.arms[0]
     one = met_report.model_copy(update={"arms": (arm.model_copy(update={"scores": (1.0,)}),)})
-    assert "100 %" in texts(charts.accuracy_svg(one))
+    assert "mean 100 %" in texts(charts.accuracy_svg(one))
 
 
 def test_latency_chart_shows_both_curves_and_the_budget(

@@ -48,13 +48,13 @@ class Page(HTMLParser):
 
 
 @pytest.fixture(scope="module")
-def met(module_report: Report) -> str:
-    return render(module_report)
+def met(met_report: Report) -> str:
+    return render(met_report)
 
 
 @pytest.fixture(scope="module")
-def missed(module_missed_report: Report) -> str:
-    return render(module_missed_report)
+def missed(missed_report: Report) -> str:
+    return render(missed_report)
 
 
 def test_the_proof_comes_first_and_the_provenance_last(met: str) -> None:
@@ -69,9 +69,9 @@ def test_the_proof_comes_first_and_the_provenance_last(met: str) -> None:
     assert places == sorted(places)
 
 
-def test_every_figure_is_there(met: str, module_report: Report) -> None:
+def test_every_figure_is_there(met: str, met_report: Report) -> None:
     text = Page(met).text
-    for target in module_report.targets:
+    for target in met_report.targets:
         p90 = target.measured.latency_ms.p90.certified
         assert p90 is not None
         assert f"{p90 * 1000:.1f} µs p90 certified (n = 1,024)" in text
@@ -79,7 +79,7 @@ def test_every_figure_is_there(met: str, module_report: Report) -> None:
         assert target.measured.profile in text
         assert target.measured.sha256[:12] in text
         assert target.measured.artifact in text
-    for arm in module_report.arms:
+    for arm in met_report.arms:
         assert arm.title in text
         assert arm.note in text
     for words in (
@@ -147,8 +147,8 @@ def test_the_page_loads_nothing(name: str, request: pytest.FixtureRequest) -> No
     assert str(policy[0]["content"]).startswith("default-src 'none'")
 
 
-def test_the_same_report_gives_the_same_bytes(met: str, module_report: Report) -> None:
-    assert render(module_report) == met
+def test_the_same_report_gives_the_same_bytes(met: str, met_report: Report) -> None:
+    assert render(met_report) == met
 
 
 def test_the_page_is_small(met: str, missed: str) -> None:

@@ -54,11 +54,23 @@ def test_layers_without_times_have_no_bars(make_target: Callable[..., TargetResu
     assert [row["share"] for row in view.rows] == [0, 0]
 
 
-def test_warnings_follow_from_the_figures(missed_report: Report) -> None:
-    said = rows.warnings(missed_report)
-    assert said[:2] == list(missed_report.warnings)
-    assert len(said) == 3
-    assert "noisy, the standard deviation is 38 %" in said[2]
+def test_warnings_are_the_runs_own_and_figures_without_a_clock(
+    make_report: Callable[..., Report], make_target: Callable[..., TargetResult]
+) -> None:
+    target = make_target(baseline=False)
+    own = target.measured.model_copy(update={"source": "simulated"})
+    simulated = target.model_copy(update={"measured": own})
+    assert rows.warnings(make_report((target, simulated), warnings=("loaded",))) == [
+        "loaded",
+        "x86-onnxruntime-int8, artifact: simulated, no clock ran on a device",
+    ]
+
+
+def test_noise_is_named_above_a_quarter(make_target: Callable[..., TargetResult]) -> None:
+    assert rows.noise(make_target()) == []
+    assert rows.noise(make_target(spread=0.38)) == [
+        "artifact: noisy, the standard deviation is 38 % of the mean (above 25 %)"
+    ]
 
 
 @pytest.mark.parametrize(

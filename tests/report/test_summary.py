@@ -77,3 +77,24 @@ def test_gains_need_both_arms_and_more_than_a_seed_to_speak_of_luck(
     assert gains(missed_report) == ()
     single = tuple(arm.model_copy(update={"scores": arm.scores[:1]}) for arm in met_report.arms)
     assert {g.overlap for g in gains(met_report.model_copy(update={"arms": single}))} == {None}
+
+
+def test_quantized_arms_are_compared_with_the_float_arm_that_was_kept(met_report: Report) -> None:
+    control, distilled, post_training, _ = met_report.arms
+    arms = (
+        control.model_copy(update={"chosen_seed": 1}),
+        distilled.model_copy(update={"chosen_seed": None}),
+        post_training,
+    )
+    _, quantization = gains(met_report.model_copy(update={"arms": arms}))
+    assert quantization.before == control.title
+    assert quantization.points == pytest.approx(0.74, abs=1e-2)
+
+
+def test_every_quantization_scheme_has_its_own_gains(met_report: Report) -> None:
+    control, distilled, post_training, quantized = met_report.arms
+    second = [a.model_copy(update={"title": f"{a.title} B"}) for a in (post_training, quantized)]
+    arms = (control, distilled, post_training, quantized, *second)
+    found = gains(met_report.model_copy(update={"arms": arms}))
+    assert len(found) == 7
+    assert (found[-1].before, found[-1].after) == (second[0].title, second[1].title)
