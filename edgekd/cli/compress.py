@@ -53,6 +53,7 @@ def compress(
     if as_json:
         print(verdict.verdict(report).to_json(), end="")
     else:
-        stdout().print(table.verdict_table(report))
-        stdout().print(f"report: {folder / 'report.html'}", soft_wrap=True)
+        console = stdout()
+        console.print(table.verdict_table(report, width=console.width))
+        console.print(f"report: {folder / 'report.html'}", soft_wrap=True)
     raise typer.Exit(0 if report.met else 1)

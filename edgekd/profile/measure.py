@@ -117,8 +117,8 @@ def measure(
         rounds = max(1, math.ceil(min(wanted) / rule.block))
         for s, runs in zip(series, wanted, strict=True):
             s.per_block = max(rule.block, math.ceil(runs / rounds))
-        names = ", ".join(s.name for s in subjects)
-        with progress.bar(f"measure {names}", total=rounds) as bar:
+        what = subjects[0].name if len(subjects) == 1 else f"{len(subjects)} files in turns"
+        with progress.bar(f"measure {what}", total=rounds) as bar:
             turn = 0
             while unfinished := [s for s in series if not _finished(s, needed, rule)]:
                 for s in _rotated([s for s in series if not _capped(s, rule)], turn):

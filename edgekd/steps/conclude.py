@@ -33,10 +33,10 @@ ARTIFACTS = "artifacts"
 _PICTURED_SAMPLES = 400
 _NOISY_CV = 0.25
 _TITLES = {
-    "control": "control (no teacher, float)",
-    "distilled": "distilled (float)",
-    "post_training": "post-training quantization (int8)",
-    "quantized_distillation": "quantized distillation (int8)",
+    "control": "control, float",
+    "distilled": "distilled, float",
+    "post_training": "post-training, int8",
+    "quantized_distillation": "quantized distillation",
 }
 
 
@@ -85,7 +85,7 @@ def conclude(
         targets=targets,
         student_size_ratio=None if teacher_bytes is None else teacher_bytes / largest,
         macs_ratio=None if taught.macs is None else taught.macs / macs,
-        skipped={k: v for p in proofs.values() for k, v in p.skipped.items()},
+        skipped=_skipped(proofs),
         stages=tuple(
             model.StageLine(
                 name=s.name, reused=s.reused, reason=s.reason, seconds=s.seconds, key=s.key
@@ -219,7 +219,7 @@ def _arms(floats: FloatArms, integers: dict[str, IntegerArms]) -> tuple[model.Ar
         _arm(
             floats.control,
             used=not helped,
-            note="the yardstick"
+            note="trained without the teacher: the yardstick"
             if helped
             else "kept: distillation did not help on the validation split",
         ),
@@ -277,6 +277,23 @@ def _warnings(targets: tuple[model.TargetResult, ...]) -> list[str]:
                 "run in float."
             )
     return found
+
+
+def _skipped(proofs: dict[str, Proof]) -> dict[str, str]:
+    """Layers left in float; a target is named only where targets differ."""
+    found: dict[str, dict[str, str]] = {}
+    for target, proof in proofs.items():
+        for layer, reason in proof.skipped.items():
+            found.setdefault(layer, {})[target] = reason
+    lines = {}
+    for layer, reasons in found.items():
+        same = len(reasons) == len(proofs) and len(set(reasons.values())) == 1
+        lines[layer] = (
+            next(iter(reasons.values()))
+            if same
+            else "; ".join(f"{target}: {reason}" for target, reason in reasons.items())
+        )
+    return lines
 
 
 def _float_bytes(shipment: Shipment, role: str) -> int | None:
