@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any
@@ -23,6 +24,14 @@ from edgekd.students._contract import FamilyField
 from edgekd.tasks._contract import SourceField, TaskField
 
 _Objectives = Annotated[tuple[ObjectiveField, ...], Field(min_length=1)]
+#: a trained student needs smaller steps than random weights, and no autocast between its grids
+_FINE_TUNING = {
+    "epochs": 10,
+    "learning_rate": 0.01,
+    "weight_decay": 0.0,
+    "warmup_epochs": 0.5,
+    "precision": "float32",
+}
 
 
 class DistillSection(TrainSettings):
@@ -39,18 +48,14 @@ class QuantizeSection(QuantizeSettings):
     """How the float student becomes integers.
 
     Attributes:
-        train: The training through the rounding, from the trained float student.
+        train: The training through the rounding, from the trained float student. Its defaults are
+            those of a fine-tuning: 10 epochs, rate 0.01, no weight decay, half an epoch of
+            warm-up, float32.
         objectives: What it listens to. The default keeps the temperature at 1: higher ones help
             a float student and can destroy one of few bits.
     """
 
-    train: TrainSettings = TrainSettings(
-        epochs=10,
-        learning_rate=0.01,
-        weight_decay=0.0,
-        warmup_epochs=0.5,
-        precision="float32",
-    )
+    train: TrainSettings = Field(default={}, validate_default=True)
     objectives: _Objectives = Field(
         default=(
             {"name": "hard_label", "weight": 0.3},
@@ -58,6 +63,12 @@ class QuantizeSection(QuantizeSettings):
         ),
         validate_default=True,
     )
+
+    @field_validator("train", mode="before")
+    @classmethod
+    def _fine_tuning(cls, value: Any) -> Any:
+        """One field that the user changes must not bring back the rates of a first training."""
+        return {**_FINE_TUNING, **value} if isinstance(value, Mapping) else value
 
 
 class ParitySection(Config):
@@ -86,7 +97,8 @@ class Recipe(Config):
         student: The architecture to train.
         distill: The float training.
         quantize: The way to integers.
-        targets: Names of shipped targets, or paths of target files.
+        targets: Names of shipped targets, or paths of target files; relative ones start at the
+            recipe's folder.
         budgets: Limits that every target's artifact must keep.
         profile: How long to measure.
         parity: How much to compare.
@@ -140,7 +152,7 @@ def load_recipe(
     Args:
         source: A built-in name, the path of a YAML file, or the values themselves.
         overrides: ``"distill.epochs=5"``: dotted path and YAML value.
-        targets: Replace the recipe's targets.
+        targets: Replace the recipe's targets; relative paths start at the current folder.
         budgets: Added to the recipe's; one on the same figure replaces it.
 
     Raises:
@@ -151,15 +163,43 @@ def load_recipe(
         _set(values, override)
     if targets:
         values["targets"] = list(targets)
-    if budgets:
-        names = {b.partition("<=")[0].strip() for b in budgets}
-        kept = [b for b in values.get("budgets") or [] if _budget_name(b) not in names]
-        values["budgets"] = [*kept, *budgets]
-    values.setdefault("name", folder.stem if isinstance(source, Mapping) else Path(str(name)).stem)
-    recipe = validate(Recipe, values, source=str(name))
-    for target in recipe.targets:
-        load_target(target)  # a misspelt target fails here, not after an hour of training
+    elif isinstance(values.get("targets"), list):
+        values["targets"] = [_from_folder(target, folder) for target in values["targets"]]
+    kept = values.get("budgets") or []
+    if budgets and isinstance(kept, list):  # anything else is refused below
+        names = {_budget_name(b) for b in budgets}
+        values["budgets"] = [*(b for b in kept if _budget_name(b) not in names), *budgets]
+    values.setdefault("name", _default_name(source, folder))
+    recipe = validate(Recipe, values, source=name)
+    _check_targets(recipe.targets)
     return recipe, folder
+
+
+def _check_targets(names: Sequence[str]) -> None:
+    """A misspelt target must fail here, not after an hour of training."""
+    by_name: dict[str, str] = {}
+    for name in names:
+        target = load_target(name).name
+        if target in by_name:
+            raise RecipeError(
+                f"Two targets have the same name, {target!r}.",
+                expected="names of their own, which their files are delivered under",
+                got=f"{by_name[target]} and {name}",
+                todo="call the file of one of them, and its `name`, otherwise",
+            )
+        by_name[target] = name
+
+
+def _from_folder(target: Any, folder: Path) -> Any:
+    """The path of a target's file as seen from the current folder; a name as it is."""
+    is_path = isinstance(target, str) and ("/" in target or target.endswith((".yaml", ".yml")))
+    return str(folder / target) if is_path else target
+
+
+def _default_name(source: str | Path | Mapping[str, Any], folder: Path) -> str:
+    """The recipe's file, or the current folder, as a name that a run folder can have."""
+    stem = folder.name if isinstance(source, Mapping) else Path(str(source)).stem
+    return re.sub(r"[^A-Za-z0-9._-]+", "-", stem).strip("-._")[:64] or "recipe"
 
 
 def _read(source: str | Path | Mapping[str, Any]) -> tuple[dict[str, Any], str, Path]:
@@ -167,7 +207,7 @@ def _read(source: str | Path | Mapping[str, Any]) -> tuple[dict[str, Any], str, 
         return copy.deepcopy(dict(source)), "the recipe", Path.cwd()
     text = str(source)
     path = Path(text)
-    if path.suffix in (".yaml", ".yml") or path.is_file():
+    if path.suffix in (".yaml", ".yml") or _is_file(path):
         return load_yaml(path), text, path.resolve().parent
     if text in builtin_names():
         return parse_yaml(builtin_text(text), source=f"recipe {text!r}"), text, Path.cwd()
@@ -176,6 +216,13 @@ def _read(source: str | Path | Mapping[str, Any]) -> tuple[dict[str, Any], str, 
         expected="a built-in name or the path of a .yaml file",
         todo="write a commented recipe with `edgekd init`",
     )
+
+
+def _is_file(path: Path) -> bool:
+    try:
+        return path.is_file()
+    except OSError:  # no name that this file system could hold
+        return False
 
 
 def _set(values: dict[str, Any], override: str) -> None:

@@ -5,7 +5,9 @@ from typing import Any
 
 import pytest
 
+from edgekd.core.config import dump_yaml
 from edgekd.core.errors import RecipeError
+from edgekd.core.target import load_target
 from edgekd.recipe import load_recipe
 from edgekd.recipes import builtin_names, builtin_text
 
@@ -87,6 +89,57 @@ def test_a_file_without_a_name_is_called_as_the_file(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
+    ("file", "name"),
+    [("my kitchen.yaml", "my-kitchen"), ("büro №1.yml", "b-ro-1"), ("—.yaml", "recipe")],
+)
+def test_a_file_whose_name_no_run_can_have_still_gives_one(
+    file: str, name: str, tmp_path: Path
+) -> None:
+    (tmp_path / file).write_text(builtin_text("digits").replace("name: digits\n", "", 1))
+    assert load_recipe(tmp_path / file)[0].name == name
+
+
+def test_one_changed_field_of_the_training_through_the_rounding_keeps_the_others() -> None:
+    plain = load_recipe(MINIMAL)[0].quantize.train
+    changed = load_recipe(MINIMAL, overrides=["quantize.train.epochs=3"])[0].quantize.train
+    assert changed == plain.model_copy(update={"epochs": 3})
+    assert (plain.epochs, plain.learning_rate, plain.precision) == (10, 0.01, "float32")
+
+
+def target_file(folder: Path, name: str) -> Path:
+    folder.mkdir(exist_ok=True)
+    values = load_target("x86-openvino-int8").model_dump(mode="json") | {"name": name}
+    (folder / f"{name}.yaml").write_text(dump_yaml(values))
+    return folder / f"{name}.yaml"
+
+
+def test_a_targets_path_starts_at_the_recipes_folder(tmp_path: Path) -> None:
+    path = target_file(tmp_path / "recipes", "mine")
+    values = MINIMAL | {"targets": ["mine.yaml", "./../recipes/mine2.yaml", "x86-openvino-int8"]}
+    second = target_file(tmp_path / "recipes", "mine2")
+    (tmp_path / "recipes" / "r.yaml").write_text(dump_yaml(values))
+    recipe, folder = load_recipe(tmp_path / "recipes" / "r.yaml")
+    assert recipe.targets[0] == str(path)
+    assert Path(recipe.targets[1]).samefile(second)
+    assert recipe.targets[2] == "x86-openvino-int8"
+    assert folder == tmp_path / "recipes"
+
+
+def test_a_targets_path_on_the_command_line_starts_at_the_current_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    target_file(tmp_path, "mine")
+    monkeypatch.chdir(tmp_path)
+    assert load_recipe("digits", targets=["mine.yaml"])[0].targets == ("mine.yaml",)
+
+
+def test_two_targets_of_one_name_are_refused(tmp_path: Path) -> None:
+    mine = target_file(tmp_path, "x86-openvino-int8")
+    targets = ["x86-openvino-int8", str(mine)]
+    refused(MINIMAL | {"targets": targets}, "Two targets have the same name, 'x86-openvino-int8'")
+
+
+@pytest.mark.parametrize(
     ("change", "text"),
     [
         ({"epochs": 3}, "epochs: no such field"),
@@ -107,6 +160,8 @@ def test_a_file_without_a_name_is_called_as_the_file(tmp_path: Path) -> None:
         ({"budgets": ["p90<=2kg"]}, "budgets.0: p90 is not given in 'kg'"),
         ({"budgets": ["p90<=2ms", "p90<=3ms"]}, "budgets: more than one budget on p90"),
         ({"targets": []}, "targets: "),
+        ({"targets": "x86-openvino-int8"}, "targets: should be a list, written [a, b] or"),
+        ({"budgets": "p90<=2ms"}, "budgets: should be a list"),
         ({"targets": ["x86-onnxruntim-int8"]}, "Did you mean 'x86-onnxruntime-int8'?"),
         ({"targets": ["x86-openvino-int8"] * 2}, "targets: a target is named twice"),
         ({"name": "../escape"}, "name: "),
@@ -115,6 +170,12 @@ def test_a_file_without_a_name_is_called_as_the_file(tmp_path: Path) -> None:
 )
 def test_a_wrong_field_is_named_with_its_path(change: dict[str, Any], text: str) -> None:
     refused(MINIMAL | change, text)
+
+
+@pytest.mark.parametrize("budgets", ["p90<=2ms", 5, {"p90": "2ms"}])
+def test_budgets_that_are_no_list_are_refused_once(budgets: Any) -> None:
+    text = "the recipe is not valid.\n  got:      budgets: should be a list"
+    refused(MINIMAL | {"budgets": budgets}, text, budgets=["p50<=1ms"])
 
 
 @pytest.mark.parametrize(
@@ -133,6 +194,10 @@ def test_a_wrong_override_is_refused(override: str, text: str) -> None:
 
 def test_an_unknown_built_in_names_the_nearest() -> None:
     refused("digit", "No built-in recipe named 'digit'. Did you mean 'digits'?")
+
+
+def test_a_name_that_no_file_can_have_is_unknown_too() -> None:
+    refused("x" * 5000, "No built-in recipe named 'xxx")
 
 
 def test_a_missing_file_is_said_to_be_missing(tmp_path: Path) -> None:

@@ -8,7 +8,12 @@ from packaging.specifiers import InvalidSpecifier, SpecifierSet
 from packaging.version import InvalidVersion, Version
 
 from edgekd.backends._contract import BACKENDS
-from edgekd.core.errors import MissingDependencyError, RecipeError, UnsupportedError
+from edgekd.core.errors import (
+    MissingDependencyError,
+    RecipeError,
+    UnknownPluginError,
+    UnsupportedError,
+)
 
 if TYPE_CHECKING:
     from edgekd.core.target import Target
@@ -38,6 +43,8 @@ def check_runtime(target: Target) -> str:
             f"The target {target.name!r} cannot run here. {e.failed}",
             todo=e.todo or "install the package, or take the target out of the recipe",
         ) from e
+    except UnknownPluginError as e:
+        raise UnknownPluginError(f"The target {target.name!r} cannot run. {e.failed}") from e
     version = backend.version()
     if not _within(version, wanted):
         raise UnsupportedError(

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from pydantic_core import ErrorDetails
 
 _MAPPING_WANTED = {"model_type", "model_attributes_type", "dict_type", "mapping_type"}
+_LIST_WANTED = {"list_type", "tuple_type"}
 _WORDED_WELL = {"value_error", "assertion_error"}  # our own texts, which carry what was got
 _REPR = reprlib.Repr()
 _REPR.maxstring = _REPR.maxother = 60
@@ -88,6 +89,8 @@ def _read(
         return [((*path, str(context["discriminator"]).strip("'")), "is required")]
     if kind in _MAPPING_WANTED:
         message = "should be a mapping of `name: value` lines"
+    elif kind in _LIST_WANTED:
+        message = "should be a list, written [a, b] or one `- item` a line"
     elif kind in _WORDED_WELL:
         return [(path, message)]
     return [(path, f"{message}, got {_REPR.repr(item.get('input'))}")]

@@ -41,8 +41,9 @@ def test_a_range_that_is_none() -> None:
 
 
 def test_an_unknown_backend() -> None:
-    with pytest.raises(UnknownPluginError, match="Did you mean 'openvino'"):
+    with pytest.raises(UnknownPluginError, match="Did you mean 'openvino'") as caught:
         check_runtime(with_runtime("", backend="openvin"))
+    assert caught.value.failed.startswith("The target 'x86-onnxruntime-fp32' cannot run. No ")
 
 
 def test_a_runtime_that_is_not_installed() -> None:
