@@ -30,6 +30,7 @@ _FINE_TUNING = {
     "learning_rate": 0.01,
     "weight_decay": 0.0,
     "warmup_epochs": 0.5,
+    "clip_norm": 1.0,  # without batch norm one bad step is not forgiven
     "precision": "float32",
 }
 
@@ -50,7 +51,7 @@ class QuantizeSection(QuantizeSettings):
     Attributes:
         train: The training through the rounding, from the trained float student. Its defaults are
             those of a fine-tuning: 10 epochs, rate 0.01, no weight decay, half an epoch of
-            warm-up, float32.
+            warm-up, gradients clipped at norm 1, float32.
         objectives: What it listens to. The default keeps the temperature at 1: higher ones help
             a float student and can destroy one of few bits.
     """

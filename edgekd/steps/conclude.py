@@ -15,13 +15,14 @@ from edgekd.core.hashing import sha256_json
 from edgekd.profile.environment import environment
 from edgekd.profile.percentiles import coefficient_of_variation, percentiles
 from edgekd.report import budgets, html, model, verdict
-from edgekd.steps.learn import FloatArms, TrainedArm, build_student
+from edgekd.steps.learn import FloatArms, build_student
 from edgekd.students._cost import count_macs, count_parameters
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from edgekd.profile.percentiles import Percentiles
+    from edgekd.steps.choose import Choice, TrainedArm
     from edgekd.steps.job import Job
     from edgekd.steps.measure import Figures
     from edgekd.steps.prove import Proof
@@ -214,50 +215,26 @@ def _ratio(
 
 
 def _arms(floats: FloatArms, integers: dict[str, IntegerArms]) -> tuple[model.Arm, ...]:
-    helped = floats.kept is floats.distilled
-    arms = [
-        _arm(
-            floats.control,
-            used=not helped,
-            note="trained without the teacher: the yardstick"
-            if helped
-            else "kept: distillation did not help on the validation split",
-        ),
-        _arm(
-            floats.distilled,
-            used=helped,
-            note="kept: better than the control arm on the validation split"
-            if helped
-            else "not kept: no better than the control arm on the validation split",
-        ),
-    ]
+    arms = [_arm(a, floats.choice) for a in (floats.control, floats.distilled)]
     several = len(integers) > 1
     for key, group in integers.items():
-        for arm in (group.post_training, group.trained):
-            if arm is None:
-                continue
-            kept = arm is group.kept
-            other = "post-training" if arm is group.trained else "quantized distillation"
-            note = (
-                "the only one asked for"
-                if group.trained is None
-                else (
-                    f"{'kept: no worse' if kept else 'not kept: no better'} than {other} "
-                    "on the validation split"
-                )
-            )
-            arms.append(_arm(arm, used=kept, note=note, scheme=key if several else ""))
+        arms += [
+            _arm(arm, group.choice, scheme=key if several else "")
+            for arm in (group.post_training, group.trained)
+            if arm is not None
+        ]
     return tuple(arms)
 
 
-def _arm(arm: TrainedArm, *, used: bool, note: str, scheme: str = "") -> model.Arm:
+def _arm(arm: TrainedArm, choice: Choice, *, scheme: str = "") -> model.Arm:
+    kept = arm is choice.kept
     return model.Arm(
         name=arm.name,
         title=_TITLES[arm.name] + (f", {scheme}" if scheme else ""),
         scores=tuple(s.test for s in arm.students),
         validation=tuple(s.validation for s in arm.students),
-        chosen_seed=arm.best.seed if used else None,
-        note=note,
+        chosen_seed=arm.best.seed if kept else None,
+        note=f"kept: {choice.reason}" if kept else "not kept",
         train_s=sum(s.train_s for s in arm.students),
     )
 

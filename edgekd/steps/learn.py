@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from statistics import mean
 from typing import TYPE_CHECKING, Any
 
 from edgekd.distill.evaluation import evaluate
 from edgekd.distill.objectives._contract import OBJECTIVES
 from edgekd.distill.trainer import train
 from edgekd.distill.weights import load_weights, save_weights
+from edgekd.steps.choose import Choice, Trained, TrainedArm, choose
 from edgekd.steps.teach import listens, outputs, training_needs
 
 if TYPE_CHECKING:
@@ -21,68 +21,11 @@ if TYPE_CHECKING:
     from edgekd.core.stages import Stage
     from edgekd.distill.objectives._contract import Objective
     from edgekd.distill.settings import TrainSettings
+    from edgekd.steps.choose import Choice, Trained, TrainedArm, choose
     from edgekd.steps.job import Job
-    from edgekd.steps.teach import ScoredTeacher
+from edgekd.steps.teach import ScoredTeacher
 
 _WEIGHTS = "student.safetensors"
-
-
-@dataclass(frozen=True, slots=True)
-class Trained:
-    """One student of one arm.
-
-    Attributes:
-        seed: Of its training.
-        weights: File, or the quantized student's file.
-        sha256: Of that file.
-        validation: Metric on the validation split.
-        validation_loss: Cross-entropy on the validation split; breaks ties.
-        test: Metric on the test split; never chosen by.
-        train_s: Seconds of training.
-    """
-
-    seed: int
-    weights: Path
-    sha256: str
-    validation: float
-    validation_loss: float
-    test: float
-    train_s: float
-
-    @property
-    def rank(self) -> tuple[float, float]:
-        """Larger is better; decided on the validation split alone."""
-        return self.validation, -self.validation_loss
-
-
-@dataclass(frozen=True, slots=True)
-class TrainedArm:
-    """One way of training, over all seeds.
-
-    Attributes:
-        name: control, distilled, post_training or quantized_distillation.
-        students: One per seed.
-    """
-
-    name: str
-    students: tuple[Trained, ...]
-
-    @property
-    def rank(self) -> tuple[float, float]:
-        """Mean over seeds; larger is better."""
-        return (
-            mean(s.validation for s in self.students),
-            -mean(s.validation_loss for s in self.students),
-        )
-
-    @property
-    def best(self) -> Trained:
-        """The seed to deploy, by validation."""
-        return max(self.students, key=lambda s: s.rank)
-
-    def of_seed(self, seed: int) -> Trained:
-        """The student of one seed."""
-        return next(s for s in self.students if s.seed == seed)
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,12 +35,17 @@ class FloatArms:
     Attributes:
         control: Trained without the teacher.
         distilled: Trained with it.
-        kept: The better one on validation; distillation that did not help is not kept.
+        choice: Between them; distillation that did not help is not kept.
     """
 
     control: TrainedArm
     distilled: TrainedArm
-    kept: TrainedArm
+    choice: Choice
+
+    @property
+    def kept(self) -> TrainedArm:
+        """The arm that goes on."""
+        return self.choice.kept
 
 
 def float_students(job: Job, taught: ScoredTeacher) -> FloatArms:
@@ -106,8 +54,8 @@ def float_students(job: Job, taught: ScoredTeacher) -> FloatArms:
     labels_only = (OBJECTIVES.build("hard_label"),)
     control = _arm(job, "control", labels_only, taught)
     distilled = _arm(job, "distilled", section.objectives, taught)
-    kept = distilled if distilled.rank > control.rank else control
-    return FloatArms(control, distilled, kept)
+    choice = choose(control, distilled, job.task, samples=len(job.data.validation))
+    return FloatArms(control, distilled, choice)
 
 
 def build_student(job: Job, seed: int) -> nn.Module:

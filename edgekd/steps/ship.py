@@ -10,7 +10,8 @@ from edgekd.core.errors import UnsupportedError
 from edgekd.core.target import Tolerance
 from edgekd.core.types import Artifact, TensorSpec
 from edgekd.export.onnx_file import INPUT, OUTPUT, float_model, quantized_model
-from edgekd.steps.learn import FloatArms, Trained, load_student
+from edgekd.steps.choose import Trained
+from edgekd.steps.learn import FloatArms, load_student
 from edgekd.steps.shrink import IntegerArms, load_quantized
 
 if TYPE_CHECKING:

@@ -12,14 +12,8 @@ from edgekd.distill.trainer import train
 from edgekd.quantize import store
 from edgekd.quantize.convert import QuantizationAware, simulate
 from edgekd.quantize.fold import fold_batch_norms, trace
-from edgekd.steps.learn import (
-    Trained,
-    TrainedArm,
-    as_trained,
-    build_student,
-    load_student,
-    scored,
-)
+from edgekd.steps.choose import Choice, Trained, TrainedArm, choose
+from edgekd.steps.learn import as_trained, build_student, load_student, scored
 from edgekd.steps.teach import listens, outputs
 
 if TYPE_CHECKING:
@@ -40,13 +34,18 @@ class IntegerArms:
         scheme: Whose codes they hold.
         post_training: Calibrated only.
         trained: Trained through the rounding; None if the recipe does not ask for it.
-        kept: The better one on validation.
+        choice: Between them.
     """
 
     scheme: Scheme
     post_training: TrainedArm
     trained: TrainedArm | None
-    kept: TrainedArm
+    choice: Choice
+
+    @property
+    def kept(self) -> TrainedArm:
+        """The arm that is deployed."""
+        return self.choice.kept
 
 
 def quantized_students(
@@ -68,13 +67,14 @@ def _arms(job: Job, kept: TrainedArm, taught: ScoredTeacher, scheme: Scheme) -> 
         "post_training", tuple(_post_training(job, s, scheme) for s in kept.students)
     )
     if job.recipe.quantize.method == "post_training":
-        return IntegerArms(scheme, post_training, None, post_training)
+        only = Choice(post_training, "the only one asked for")
+        return IntegerArms(scheme, post_training, None, only)
     trained = TrainedArm(
         "quantized_distillation",
         tuple(_distilled(job, s, scheme, taught) for s in kept.students),
     )
-    better = trained if trained.rank >= post_training.rank else post_training
-    return IntegerArms(scheme, post_training, trained, better)
+    choice = choose(post_training, trained, job.task, samples=len(job.data.validation))
+    return IntegerArms(scheme, post_training, trained, choice)
 
 
 def _post_training(job: Job, source: Trained, scheme: Scheme) -> Trained:

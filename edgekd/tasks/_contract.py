@@ -82,6 +82,9 @@ class Task(Protocol):
     def score(self, logits: NDArray[np.float32], labels: NDArray[np.int64]) -> float:
         """The metric, higher is better, in [0, 1]."""
 
+    def standard_error(self, score: float, count: int) -> float:
+        """How far chance moves a score of `count` samples: one standard deviation."""
+
 
 SOURCES: Registry[Source] = Registry("data source", "edgekd.tasks.sources")
 TASKS: Registry[Task] = Registry("task", "edgekd.tasks")

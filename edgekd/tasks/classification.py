@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
@@ -50,3 +51,7 @@ class Classification(Config):
         if len(logits) != len(labels) or len(labels) == 0:
             raise ValueError(f"cannot score {len(logits)} outputs against {len(labels)} labels")
         return float(np.mean(self.decide(logits) == labels))
+
+    def standard_error(self, score: float, count: int) -> float:
+        """Of a fraction of `count` independent samples: sqrt(p (1 - p) / n)."""
+        return math.sqrt(max(score * (1 - score), 0.0) / count)
