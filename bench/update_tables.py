@@ -27,12 +27,50 @@ def table(name: str) -> str | None:
     """Markdown of one run; None if it was not made on this machine."""
     report = RUNS / name / "report.json"
     if report.is_file():
-        return markdown.render(Report.model_validate_json(report.read_text()))
+        found = Report.model_validate_json(report.read_text())
+        return f"{markdown.render(found).rstrip()}\n\n{accuracy(found)}\n\n{machine(found)}"
     rows = RUNS / f"{name}.json"
     if rows.is_file():
         found: str = json.loads(rows.read_text())["markdown"]
         return found
     return None
+
+
+def accuracy(report: Report) -> str:
+    """Test metric of the teacher, every arm and every artifact."""
+    rows = [f"| model | test {report.metric} | seeds |", "| --- | ---: | ---: |"]
+    rows.append(
+        f"| teacher, float, {_macs(report.teacher.macs)} | {report.teacher_score:.2%} | 1 |"
+    )
+    for arm in report.arms:
+        mean = sum(arm.scores) / len(arm.scores)
+        spread = f" ({min(arm.scores):.2%} to {max(arm.scores):.2%})" if arm.scores[1:] else ""
+        kept = ", kept" if arm.chosen_seed is not None else ""
+        title = f"student, {arm.title}{kept}"
+        rows.append(f"| {title} | {mean:.2%}{spread} | {len(arm.scores)} |")
+    for target in report.targets:
+        equal = f"{target.parity.agreement:.2%} of decisions equal to the fake-quant student"
+        rows.append(
+            f"| artifact in `{target.target}`, {equal} | {target.accuracy.artifact:.2%} | |"
+        )
+    rows.append("")
+    rows.append(f"Student: {_macs(report.student.macs)}, {report.macs_ratio:.1f}x fewer.")
+    return "\n".join(rows)
+
+
+def machine(report: Report) -> str:
+    """On what the figures were made."""
+    facts, versions = report.environment["machine"], report.environment["versions"]
+    names = ("torch", "onnxruntime", "openvino")
+    runtimes = ", ".join(f"{name} {versions[name]}" for name in names)
+    return (
+        f"Made on {report.created_utc[:10]}: {facts['cpu']}, {facts['cores_usable']} cores, "
+        f"{', '.join(facts['cpu_flags'])}; {runtimes}."
+    )
+
+
+def _macs(macs: int | None) -> str:
+    return "a black box" if macs is None else f"{macs / 1e6:.2f} M MACs"
 
 
 def rewrite(path: Path) -> None:

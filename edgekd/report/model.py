@@ -178,7 +178,13 @@ class Accuracy(Value):
 
 
 class TargetResult(Value):
-    """Everything about one target."""
+    """Everything about one target.
+
+    Attributes:
+        measured: The artifact.
+        baseline: The float teacher in the same runtime, timed in the same run.
+        student_float: The same for the float student; the control arm has the same network.
+    """
 
     target: str
     description: str
@@ -189,6 +195,7 @@ class TargetResult(Value):
     budgets: tuple[BudgetResult, ...]
     measured: Measured
     baseline: Measured | None
+    student_float: Measured | None = None
     speedup_p90: float | None
     speedup_p50: float | None
     accuracy: Accuracy

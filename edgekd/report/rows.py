@@ -49,12 +49,14 @@ def networks(report: Report) -> list[dict[str, str]]:
 
 
 def memory(report: Report) -> list[dict[str, Any]]:
-    """File size and peak memory of every artifact, then of the teacher where it was timed."""
+    """File size and peak memory of every artifact, and of the float models timed beside it."""
     found = []
     for target in report.targets:
         found.append(_memory(target.measured, target.target, target.measured.artifact))
+        note = f"in the same runtime as {target.target}"
+        if target.student_float is not None:
+            found.append(_memory(target.student_float, "float student", note))
         if target.baseline is not None:
-            note = f"in the same runtime as {target.target}"
             found.append(_memory(target.baseline, "float teacher", note))
     return found
 
@@ -80,8 +82,10 @@ def layers(target: TargetResult) -> LayerRows:
 
 
 def timed(target: TargetResult) -> list[tuple[str, Measured]]:
-    """The artifact, and the float teacher where it ran beside it."""
+    """The artifact, and what ran beside it: the float student, the float teacher."""
     found = [("artifact", target.measured)]
+    if target.student_float is not None:
+        found.append(("float student", target.student_float))
     if target.baseline is not None:
         found.append(("teacher", target.baseline))
     return found

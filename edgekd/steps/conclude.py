@@ -15,8 +15,8 @@ from edgekd.core.hashing import sha256_json
 from edgekd.profile.environment import environment
 from edgekd.profile.percentiles import coefficient_of_variation, percentiles
 from edgekd.report import budgets, html, model, verdict
+from edgekd.steps.cost import reported_cost
 from edgekd.steps.learn import FloatArms, build_student
-from edgekd.students._cost import count_macs, count_parameters
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -32,7 +32,6 @@ if TYPE_CHECKING:
 
 ARTIFACTS = "artifacts"
 _PICTURED_SAMPLES = 400
-_NOISY_CV = 0.25
 _TITLES = {
     "control": "control, float",
     "distilled": "distilled, float",
@@ -57,7 +56,7 @@ def conclude(
         for shipped in shipment.artifacts
     )
     student = build_student(job, job.recipe.seed)
-    macs = count_macs(student, job.spec.input_shape)
+    cost = reported_cost(student, job.spec.input_shape, title="student")
     teacher_bytes = _float_bytes(shipment, "teacher")
     largest = max(s.artifact.size_bytes for s in shipment.artifacts)
     recipe = job.recipe.as_written()
@@ -76,8 +75,8 @@ def conclude(
         ),
         student=model.Net(
             title=str(recipe["student"]["name"]),
-            parameters=count_parameters(student),
-            macs=macs,
+            parameters=cost.parameters,
+            macs=cost.macs,
             float_bytes=_float_bytes(shipment, "student_float"),
         ),
         teacher_score=taught.test,
@@ -85,7 +84,7 @@ def conclude(
         arms=_arms(floats, integers),
         targets=targets,
         student_size_ratio=None if teacher_bytes is None else teacher_bytes / largest,
-        macs_ratio=None if taught.macs is None else taught.macs / macs,
+        macs_ratio=taught.macs / cost.macs if taught.macs and cost.macs else None,
         skipped=_skipped(proofs),
         stages=tuple(
             model.StageLine(
@@ -93,7 +92,11 @@ def conclude(
             )
             for s in job.run.stages
         ),
-        warnings=(*shipment.warnings, *_warnings(targets)),
+        warnings=(
+            *filter(None, (taught.warning, cost.warning)),
+            *shipment.warnings,
+            *_warnings(targets),
+        ),
         recipe=recipe,
         command=command,
         hashes={
@@ -136,6 +139,8 @@ def _target(
     measured = _measured(job, shipped, figures[shipped.name])
     teacher = shipment.baseline(shipped, "teacher")
     baseline = None if teacher is None else _measured(job, teacher, figures[teacher.name])
+    twin = shipment.baseline(shipped, "student_float")
+    student_float = None if twin is None else _measured(job, twin, figures[twin.name])
     last = proof.rungs[-1]
     assert shipped.student is not None
     accuracy = model.Accuracy(
@@ -161,6 +166,7 @@ def _target(
         budgets=results,
         measured=measured,
         baseline=baseline,
+        student_float=student_float,
         speedup_p90=_ratio(baseline, measured, "p90"),
         speedup_p50=_ratio(baseline, measured, "p50"),
         accuracy=accuracy,
@@ -240,20 +246,13 @@ def _arm(arm: TrainedArm, choice: Choice, *, scheme: str = "") -> model.Arm:
 
 
 def _warnings(targets: tuple[model.TargetResult, ...]) -> list[str]:
-    found = []
-    for target in targets:
-        if target.measured.cv > _NOISY_CV:
-            found.append(
-                f"{target.target}: timings vary by {target.measured.cv:.0%} around their mean; "
-                "other work on this machine, or a changing clock, may be the cause."
-            )
-        if target.precision == "int8" and target.kernels.float:
-            found.append(
-                f"{target.target}: {target.kernels.float} of "
-                f"{target.kernels.float + target.kernels.int8} convolutions and matrix products "
-                "run in float."
-            )
-    return found
+    return [
+        f"{target.target}: {target.kernels.float} of "
+        f"{target.kernels.float + target.kernels.int8} convolutions and matrix products "
+        "run in float."
+        for target in targets
+        if target.precision == "int8" and target.kernels.float
+    ]
 
 
 def _skipped(proofs: dict[str, Proof]) -> dict[str, str]:

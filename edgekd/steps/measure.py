@@ -52,7 +52,7 @@ def figures(job: Job, shipment: Shipment) -> dict[str, Figures]:
         "profile",
         {
             "files": {s.name: s.artifact.sha256 for s in everything},
-            "conditions": {s.name: s.target.conditions.model_dump() for s in everything},
+            "conditions": {s.name: _conditions(s) for s in everything},
             "rule": job.recipe.profile.model_dump(mode="json"),
             "machine": where["machine"],
             "versions": where["versions"],
@@ -111,11 +111,17 @@ def _weigh(job: Job, shipped: Shipped, where: dict[str, Any]) -> dict[str, Any]:
 
     needs = {
         "file": shipped.artifact.sha256,
-        "conditions": shipped.target.conditions.model_dump(),
+        "conditions": _conditions(shipped),
         "machine": where["machine"],
         "versions": where["versions"],
     }
     return job.run.stage(f"memory/{shipped.name}", needs, work).result
+
+
+def _conditions(shipped: Shipped) -> dict[str, Any]:
+    """What a target decides about a measurement: its conditions, and its runtime's options."""
+    target = shipped.target
+    return {**target.conditions.model_dump(), "options": target.options}
 
 
 def _input(shipped: Shipped) -> str:

@@ -5,9 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from edgekd.backends._contract import BACKENDS
-from edgekd.core.errors import UnsupportedError
-from edgekd.core.target import Tolerance
+from edgekd.backends._onnx_file import check, total_bytes
+from edgekd.core.errors import DataError, UnsupportedError
+from edgekd.core.hashing import sha256_json
+from edgekd.core.target import TargetConditions, Tolerance
 from edgekd.core.types import Artifact, TensorSpec
 from edgekd.export.onnx_file import INPUT, OUTPUT, float_model, quantized_model
 from edgekd.steps.choose import Trained
@@ -23,6 +27,10 @@ if TYPE_CHECKING:
     from edgekd.steps.job import Job
     from edgekd.steps.teach import ScoredTeacher
 
+#: what protobuf can hold
+_MAX_ONE_FILE_BYTES = 2**31 - 1
+#: of a target whose float twin needs no further mark in its name
+_ORDINARY = {"options": {}, "power_mode": TargetConditions.model_fields["power_mode"].default}
 _FLOAT_TOLERANCE = Tolerance(mean_abs=1e-3, agreement=0.999)
 
 
@@ -101,9 +109,13 @@ def chosen(target: Target, arms: FloatArms, integers: dict[str, IntegerArms]) ->
 def float_twin(target: Target) -> Target:
     """The same runtime under the same conditions, in float."""
     conditions = target.conditions
+    name = f"{target.backend}-float-{conditions.threads}t-b{conditions.batch_size}"
+    special = {"options": target.options, "power_mode": conditions.power_mode}
+    if special != _ORDINARY:
+        name += f"-{sha256_json(special)[:6]}"
     return target.model_copy(
         update={
-            "name": f"{target.backend}-float-{conditions.threads}t-b{conditions.batch_size}",
+            "name": name,
             "precision": "float32",
             "scheme": None,
             "tolerance": _FLOAT_TOLERANCE,
@@ -140,10 +152,9 @@ def _float_student(job: Job, target: Target, student: Trained, *, role: str) -> 
 
 def _teacher(job: Job, target: Target, taught: ScoredTeacher) -> Shipped:
     def model() -> bytes:
-        if taught.teacher.module is None:
-            assert taught.teacher.onnx_path is not None
-            content: bytes = taught.teacher.onnx_path.read_bytes()
-            return content
+        if taught.teacher.onnx_path is not None:
+            return _own_file(job, target, taught.teacher.onnx_path)
+        assert taught.teacher.module is not None  # a teacher is one or the other
         return float_model(
             taught.teacher.module,
             job.spec.input_shape,
@@ -152,6 +163,38 @@ def _teacher(job: Job, target: Target, taught: ScoredTeacher) -> Shipped:
         )
 
     return _ship(job, "teacher", target, None, {"teacher": taught.teacher.sha256}, model)
+
+
+def _own_file(job: Job, target: Target, path: Path) -> bytes:
+    """A teacher's ONNX file in one piece, if it can be timed as the artifact is.
+
+    Raises:
+        UnsupportedError: It takes other types or another batch, or is too large for one file.
+    """
+    size = target.conditions.batch_size
+    samples = job.data.test.batch(np.arange(size) % len(job.data.test))
+    threads = target.conditions.threads
+    try:
+        with BACKENDS.get(target.backend)().open(path, target, threads=threads) as session:
+            session.run({session.inputs[0].name: samples})
+    except DataError as e:
+        raise UnsupportedError(
+            f"{path.name} does not take the inputs that the student is timed on.",
+            expected=f"{size} x float32 samples",
+            got=" ".join(e.message.split()),
+        ) from e
+    if total_bytes(path) > _MAX_ONE_FILE_BYTES:
+        raise UnsupportedError(
+            f"{path.name} and its data files are too large for one ONNX file.",
+            expected=f"at most {_MAX_ONE_FILE_BYTES} bytes",
+            got=f"{total_bytes(path)} bytes",
+        )
+    if not check(path).externals:
+        return path.read_bytes()
+    import onnx
+
+    whole: bytes = onnx.load(path).SerializeToString()
+    return whole
 
 
 def _ship(

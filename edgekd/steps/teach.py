@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -14,7 +14,7 @@ from edgekd.distill.settings import TrainSettings
 from edgekd.distill.teacher import Teacher, check_teacher
 from edgekd.distill.trainer import train
 from edgekd.distill.weights import save_weights
-from edgekd.students._cost import count_macs, count_parameters
+from edgekd.steps.cost import reported_cost
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -39,7 +39,8 @@ class ScoredTeacher:
         validation: Metric on the validation split.
         test: Metric on the test split.
         parameters: Count; None for a black box.
-        macs: Multiply-accumulates of one sample; None for a black box.
+        macs: Multiply-accumulates of one sample; None for a black box, or where not countable.
+        warning: Why they are not countable.
     """
 
     teacher: Teacher
@@ -47,6 +48,7 @@ class ScoredTeacher:
     test: float
     parameters: int | None
     macs: int | None
+    warning: str = ""
 
 
 def teacher(job: Job) -> ScoredTeacher:
@@ -140,11 +142,9 @@ def _score(job: Job, taught: Teacher) -> dict[str, Any]:
         name: job.task.score(_logits(taught, split), split.labels)
         for name, split in (("validation", job.data.validation), ("test", job.data.test))
     }
-    return {
-        **scores,
-        "parameters": None if module is None else count_parameters(module),
-        "macs": None if module is None else count_macs(module, job.spec.input_shape),
-    }
+    if module is None:
+        return {**scores, "parameters": None, "macs": None}
+    return {**scores, **asdict(reported_cost(module, job.spec.input_shape, title="teacher"))}
 
 
 def _logits(taught: Teacher, split: Split) -> NDArray[np.float32]:
