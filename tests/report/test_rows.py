@@ -80,3 +80,12 @@ def test_noise_is_named_above_a_quarter(make_target: Callable[..., TargetResult]
 def test_use_of_a_budget(limit: float, value: float | None, use: str) -> None:
     budget = BudgetResult(name="p90", limit=limit, unit="ms", value=value, met=False)
     assert rows.budget_use(budget) == use
+
+
+def test_the_float_student_stands_beside_the_artifact(
+    make_target: Callable[..., TargetResult],
+) -> None:
+    target = make_target()
+    twin = target.measured.model_copy(update={"name": "student_float@x"})
+    both = target.model_copy(update={"student_float": twin})
+    assert [name for name, _ in rows.timed(both)] == ["artifact", "float student", "teacher"]
