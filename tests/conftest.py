@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import os
 import random
+import shutil
+import subprocess
 import sys
 import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -62,3 +65,27 @@ def shared_data() -> Path:
     if not folder.is_dir():
         pytest.skip(f"no data at {folder}; set EDGEKD_SHARED_DATA to run this")
     return folder
+
+
+@pytest.fixture
+def mounted(tmp_path: Path) -> Iterator[Callable[..., Path]]:
+    """Mount a tmpfs: ``mounted("size=1m")``; a second call with "remount,ro" changes it."""
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    mount, umount = shutil.which("mount"), shutil.which("umount")
+    is_mounted = False
+
+    def call(options: str) -> Path:
+        nonlocal is_mounted
+        if mount is None or umount is None:
+            pytest.skip("this machine has no mount command")
+        command = [mount, "-t", "tmpfs", "-o", options, "tmpfs", str(folder)]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        if done.returncode:
+            pytest.skip(f"mounting a tmpfs is not permitted here: {done.stderr.strip()}")
+        is_mounted = True
+        return folder
+
+    yield call
+    if is_mounted and umount:
+        subprocess.run([umount, str(folder)], check=True)

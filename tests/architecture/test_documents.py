@@ -2,15 +2,24 @@
 
 from __future__ import annotations
 
+import ast
+import importlib
+import importlib.util
 import re
 import shlex
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import pytest
 import typer
 import typer.main
 
+from edgekd.cli.list import KINDS, registry
 from edgekd.cli.main import app
+from edgekd.core.describe import fields_of
+from edgekd.distill.objectives._contract import OBJECTIVES
+from edgekd.testing.objectives import CHECKS
 
 if TYPE_CHECKING:
     from tests.architecture.conftest import Tree
@@ -118,3 +127,49 @@ def test_the_readme_opens_with_its_two_commands(tree: Tree) -> None:
         "python3 -m venv .venv && .venv/bin/pip install . && .venv/bin/edgekd compress digits",
         ".venv/bin/pip install '.[test]' && .venv/bin/pytest",
     ]
+
+
+def test_the_readme_names_every_kind_of_plugin_folder(tree: Tree) -> None:
+    text = (tree.root / "README.md").read_text(encoding="utf-8")
+    folders = {registry(k).package.replace(".", "/") for k in KINDS if k != "targets"}
+    missing = [f for f in sorted({*folders, "targets"}) if f"{f}/" not in text]
+    assert missing == []
+
+
+def python_blocks(tree: Tree) -> list[str]:
+    found = FENCE.findall((tree.root / "README.md").read_text(encoding="utf-8"))
+    return [body for language, body in found if language == "python"]
+
+
+def test_the_python_of_the_readme_compiles_and_names_what_exists(tree: Tree) -> None:
+    blocks = python_blocks(tree)
+    assert len(blocks) >= 2
+    for block in blocks:
+        for node in ast.walk(ast.parse(block)):
+            if isinstance(node, ast.ImportFrom):
+                module = importlib.import_module(node.module or "")
+                for alias in node.names:
+                    assert hasattr(module, alias.name), f"{node.module}.{alias.name}"
+
+
+def test_the_plugin_in_the_readme_works(
+    tree: Tree, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    [block] = [b for b in python_blocks(tree) if "@OBJECTIVES.register" in b]
+    path = block.splitlines()[0].removeprefix("# ")
+    name = Path(path).stem
+    monkeypatch.setattr(OBJECTIVES, "_classes", dict(OBJECTIVES._classes))
+    (tmp_path / f"{name}.py").write_text(block)
+    spec = importlib.util.spec_from_file_location(
+        f"{OBJECTIVES.package}.{name}", tmp_path / f"{name}.py"
+    )
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    monkeypatch.setitem(sys.modules, spec.name, module)
+    spec.loader.exec_module(module)
+    objective = OBJECTIVES.build({"name": name, "weight": 0.5})
+    assert type(objective).__module__.replace(".", "/") == path.removesuffix(".py")
+    for check in CHECKS:
+        check(objective)
+    assert all(field.description for field in fields_of(type(objective)))

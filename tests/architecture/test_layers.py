@@ -2,8 +2,10 @@ from __future__ import annotations
 
 import ast
 import graphlib
+import re
 import subprocess
 import sys
+import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -85,3 +87,27 @@ def test_core_numerics_cli_and_contracts_need_no_framework() -> None:
     )
     assert done.returncode == 0, done.stderr
     assert "edgekd.core.registry" in done.stdout
+
+
+def test_every_package_that_is_imported_is_declared(tree: Tree) -> None:
+    # a dependency of a dependency may go away with its next release
+    called = {"sklearn": "scikit-learn", "PIL": "pillow", "ruamel": "ruamel.yaml"}
+    called |= {
+        "pydantic_core": "pydantic",
+        "vl_convert": "vl-convert-python",
+        "google": "protobuf",
+    }
+    project = tomllib.loads((tree.root / "pyproject.toml").read_text())["project"]
+    extras = project["optional-dependencies"].values()
+    lines = [*project["dependencies"], *(line for extra in extras for line in extra)]
+    declared = {re.split(r"[\[<>=!~ ]", line)[0] for line in lines}
+    used = set()
+    for path in tree.package:
+        for node in ast.walk(tree.parse(path)):
+            names = [a.name for a in node.names] if isinstance(node, ast.Import) else []
+            if isinstance(node, ast.ImportFrom):
+                names = [node.module or ""]
+            used |= {name.partition(".")[0] for name in names}
+    outside = used - set(sys.stdlib_module_names) - {"edgekd", ""}
+    assert {"torch", "pydantic"} <= outside
+    assert {called.get(name, name) for name in outside} - declared == set()
