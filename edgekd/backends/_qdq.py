@@ -180,6 +180,18 @@ class FileGraph:
         return ""
 
 
+def file_name(title: str) -> str:
+    """The name in the file, as far as a title from `FileGraph.title` shows it.
+
+    >>> file_name("ops_7 [features.0]"), file_name("fc/MatMulAddFusion"), file_name("fc")
+    ('features.0', 'fc', 'fc')
+    """
+    name = title.rpartition(" [")[2].removesuffix("]") if title.endswith("]") else title
+    while (shorter := _ADDED.sub("", name)) != name:
+        name = shorter
+    return name
+
+
 def _graphs(graph: Any) -> Iterator[Any]:
     yield graph
     for node in graph.node:

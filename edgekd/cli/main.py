@@ -13,6 +13,8 @@ import typer
 
 from edgekd import __version__
 from edgekd.cli.compress import compress
+from edgekd.cli.doctor import doctor
+from edgekd.cli.explain import explain
 from edgekd.cli.init import init
 from edgekd.cli.list import list_plugins
 from edgekd.cli.profile import profile
@@ -46,6 +48,8 @@ app = typer.Typer(
 app.command(short_help="Teacher, data, target and budget in; a proven model out.")(compress)
 app.command()(init)
 app.command(short_help="Time any ONNX file and count its int8 kernels.")(profile)
+app.command(short_help="Compare two models layer by layer: why is one not faster?")(explain)
+app.command(short_help="Before any training: what this machine's runtimes can do.")(doctor)
 app.command("list")(list_plugins)
 
 

@@ -87,23 +87,16 @@ def profile_file(
     for target in targets:
         check_runtime(target)
     size, sha256 = total_bytes(path), sha256_file(path)
-    note = f"from {inputs_npz.name}" if inputs_npz else f"random, seed {_SEED}"
-    subjects = []
+    note = inputs_note(inputs_npz)
     with ExitStack() as stack:
-        for target in targets:
-            backend = BACKENDS.get(target.backend)()
-            session = stack.enter_context(
-                backend.open(path, target, threads=target.conditions.threads)
-            )
-            feeds = _feeds(session, shapes, inputs_npz)
-            subjects.append(
-                Subject(target.name, session, feeds, sha256, _with_batch(target, feeds[0]))
-            )
+        subjects = [
+            subject_of(path, sha256, target, shapes, inputs_npz, stack) for target in targets
+        ]
         profiles = measure(subjects, rule, inputs=note, progress=progress)
     found = []
     for subject, profile in zip(subjects, profiles, strict=True):
         progress.say(f"{subject.name}: reading kernels and memory")
-        layers = _layers(path, subject)
+        layers = layers_of(path, subject)
         found.append(
             FileProfile(
                 path=path,
@@ -117,6 +110,26 @@ def profile_file(
             )
         )
     return found
+
+
+def inputs_note(inputs_npz: Path | None) -> str:
+    """Where the feeds come from, for the conditions of a measurement."""
+    return f"from {inputs_npz.name}" if inputs_npz else f"random, seed {_SEED}"
+
+
+def subject_of(
+    path: Path,
+    sha256: str,
+    target: Target,
+    shapes: Mapping[str, tuple[int, ...]],
+    inputs_npz: Path | None,
+    stack: ExitStack,
+) -> Subject:
+    """A file opened on a target with its feeds, to be timed; `stack` closes its session."""
+    backend = BACKENDS.get(target.backend)()
+    session = stack.enter_context(backend.open(path, target, threads=target.conditions.threads))
+    feeds = _feeds(session, shapes, inputs_npz)
+    return Subject(target.name, session, feeds, sha256, _with_batch(target, feeds[0]))
 
 
 def _feeds(
@@ -133,7 +146,8 @@ def _with_batch(target: Target, feeds: Feeds) -> Target:
     return target.model_copy(update={"conditions": conditions})
 
 
-def _layers(path: Path, subject: Subject) -> tuple[LayerRecord, ...]:
+def layers_of(path: Path, subject: Subject) -> tuple[LayerRecord, ...]:
+    """Every node of a timed file as it runs, in a session of its own."""
     backend = BACKENDS.get(subject.target.backend)()
     threads = subject.target.conditions.threads
     return tuple(backend.layers(path, subject.target, subject.feeds[0], threads=threads))

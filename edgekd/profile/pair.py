@@ -1,0 +1,101 @@
+"""Measures two models in turns, and reads the layers of both."""
+
+from __future__ import annotations
+
+import statistics
+from contextlib import ExitStack
+from typing import TYPE_CHECKING
+
+from edgekd.backends._onnx_file import total_bytes
+from edgekd.backends._runtime import check_runtime
+from edgekd.core.errors import RecipeError
+from edgekd.core.hashing import sha256_file
+from edgekd.profile.breakdown import Explained
+from edgekd.profile.file import inputs_note, layers_of, subject_of
+from edgekd.profile.measure import measure
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from pathlib import Path
+
+    from edgekd.core.progress import Progress
+    from edgekd.core.target import Target
+    from edgekd.core.types import LayerRecord, Profile
+    from edgekd.profile.measure import MeasureRule
+
+    Run = tuple[Path, Target]
+
+_NS_PER_US = 1000
+#: of the layers; the one with the smallest sum counts, the others were interrupted more
+_READINGS = 3
+
+
+def measure_pair(
+    runs: tuple[Run, Run],
+    rule: MeasureRule,
+    *,
+    shapes: Mapping[str, tuple[int, ...]],
+    inputs_npz: Path | None,
+    progress: Progress,
+) -> tuple[Explained, Explained]:
+    """Time two files, or one on two targets, interleaved; then read how each of them runs.
+
+    Args:
+        runs: File and target of each.
+        rule: How long to time them.
+        shapes: For axes that the models leave open.
+        inputs_npz: The user's own inputs; random ones without.
+        progress: Gets a bar and a line per model.
+
+    Raises:
+        RecipeError: Both are the same file on the same target, or a shape is missing or wrong.
+        DataError: A file or the inputs are not usable.
+        MissingDependencyError: A target's runtime is not installed.
+        UnsupportedError: A runtime has the wrong version or refuses a model.
+    """
+    for _, target in runs:
+        check_runtime(target)
+    sizes = [total_bytes(path) for path, _ in runs]  # checks the files too
+    hashes = [sha256_file(path) for path, _ in runs]
+    if _same_file(runs, sizes, hashes) and runs[0][1] == runs[1][1]:
+        raise RecipeError(
+            "Both models are the same.",
+            expected="two different files, or one file on two targets",
+            got=f"{runs[0][0]} and {runs[1][0]}, both on {runs[0][1].name}",
+            todo="give the float and the int8 file, or --target twice",
+        )
+    with ExitStack() as stack:
+        subjects = [
+            subject_of(path, sha256, target, shapes, inputs_npz, stack)
+            for (path, target), sha256 in zip(runs, hashes, strict=True)
+        ]
+        profiles = measure(subjects, rule, inputs=inputs_note(inputs_npz), progress=progress)
+    found = []
+    for (path, target), subject, profile in zip(runs, subjects, profiles, strict=True):
+        title = f"{path.name} on {target.name}"
+        progress.say(f"{title}: reading layers")
+        readings = [layers_of(path, subject) for _ in range(_READINGS)]
+        found.append(_explained(title, profile, min(readings, key=_sum_us)))
+    return found[0], found[1]
+
+
+def _same_file(runs: tuple[Run, Run], sizes: list[int], hashes: list[str]) -> bool:
+    """Whether both paths hold the same model; equal files may name other data beside them."""
+    (first, _), (second, _) = runs
+    alone = sizes[0] == first.stat().st_size
+    return first.samefile(second) or (alone and hashes[0] == hashes[1])
+
+
+def _sum_us(layers: tuple[LayerRecord, ...]) -> float:
+    return sum(layer.time_us or 0.0 for layer in layers)
+
+
+def _explained(title: str, profile: Profile, layers: tuple[LayerRecord, ...]) -> Explained:
+    machine = profile.environment["machine"]
+    return Explained(
+        title=title,
+        latency_us=statistics.median(profile.samples_ns) / _NS_PER_US,
+        layers=layers,
+        architecture=machine["architecture"],
+        cpu_flags=tuple(machine["cpu_flags"]),
+    )

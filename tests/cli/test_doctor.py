@@ -1,0 +1,151 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from edgekd.cli.main import run
+from edgekd.core.target import shipped_folder
+from edgekd.profile import probe as probe_module
+
+ORT = "x86-onnxruntime-int8"
+
+
+def own_target(folder: Path, *changes: tuple[str, str]) -> Path:
+    """A user's target: the shipped ORT one under another name, with changes."""
+    text = (shipped_folder("targets") / f"{ORT}.yaml").read_text()
+    for old, new in ((ORT, "mine"), *changes):
+        assert old in text
+        text = text.replace(old, new)
+    path = folder / "mine.yaml"
+    path.write_text(text)
+    return path
+
+
+@pytest.fixture
+def few(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Two probes instead of thirteen; returns the operators that were really run."""
+    ran: list[str] = []
+    real = probe_module._layers
+
+    def layers(op: str, *args: Any) -> Any:
+        ran.append(op)
+        return real(op, *args)
+
+    monkeypatch.setattr(
+        probe_module, "cases", lambda target: [("linear", "per_tensor"), ("matmul", "per_block")]
+    )
+    monkeypatch.setattr(probe_module, "_layers", layers)
+    return ran
+
+
+def test_a_table_per_target(few: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["doctor", "--target", ORT]) == 0
+    captured = capsys.readouterr()
+    assert " cores usable: " in captured.out.splitlines()[0]
+    assert f"{ORT} (onnxruntime " in captured.out
+    row = next(line for line in captured.out.splitlines() if "linear" in line)
+    assert [cell.strip() for cell in row.strip("│").split("│")] == [
+        "linear", "8", "per_tensor", "int8 kernel", "",
+    ]  # fmt: skip
+    assert few == ["linear", "matmul"]
+
+
+def test_results_are_kept_only_where_asked_and_while_they_hold(
+    few: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    cache = tmp_path / "probes.json"
+    mine = own_target(tmp_path)
+    command = ["doctor", "--target", str(mine), "--json"]
+    assert run(command) == 0
+    assert list(tmp_path.iterdir()) == [mine]
+    fresh = json.loads(capsys.readouterr().out)
+    assert run([*command, "--cache", str(cache)]) == 0
+    assert len(few) == 4
+    capsys.readouterr()
+    assert run([*command, "--cache", str(cache)]) == 0
+    assert len(few) == 4, "taken from the file"
+    captured = capsys.readouterr()
+    assert json.loads(captured.out) == fresh
+    assert f"taken from {cache}" in captured.err
+    own_target(tmp_path, ("opset: 20", "opset: 19"))
+    assert run([*command, "--cache", str(cache)]) == 0
+    assert len(few) == 6, "another target under the same name"
+    kept = json.loads(cache.read_text())
+    assert list(kept["targets"]) == ["mine"]
+
+
+def test_the_table_is_whole_when_one_target_cannot_be_used(
+    few: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    mine = own_target(tmp_path, ('">=1.20"', '">=99"'))
+    assert run(["doctor", "--target", str(mine), "--target", ORT, "--json"]) == 4
+    captured = capsys.readouterr()
+    assert "The target 'mine' needs another version of onnxruntime." in captured.err
+    broken, usable = json.loads(captured.out)["targets"]
+    assert (broken["version"], broken["exit_code"], broken["rows"]) == (None, 4, [])
+    assert (usable["exit_code"], len(usable["rows"])) == (0, 2)
+    assert run(["doctor", "--target", str(mine)]) == 4
+    assert "mine (onnxruntime)\ncannot be used here, see below\n" in capsys.readouterr().out
+
+
+def test_a_missing_runtime_exits_with_3(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from edgekd.core.errors import MissingDependencyError
+
+    def missing(target: object) -> str:
+        raise MissingDependencyError("It needs a package.", todo="pip install it")
+
+    monkeypatch.setattr(probe_module, "check_runtime", missing)
+    assert run(["doctor", "--target", ORT]) == 3
+    assert "It needs a package.\n  to do:    pip install it\n" in capsys.readouterr().err
+
+
+def test_a_target_whose_runtime_refuses_everything(
+    few: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    text = (shipped_folder("targets") / "x86-openvino-int8.yaml").read_text()
+    mine = tmp_path / "mine.yaml"
+    mine.write_text(text.replace("x86-openvino-int8", "mine").replace("HINT: f32", "HINT: f33"))
+    assert run(["doctor", "--target", str(mine), "--json"]) == 4
+    captured = capsys.readouterr()
+    assert "The target 'mine' refuses every probe." in captured.err
+    assert "look at the options in the target's file" in captured.err
+    (one,) = json.loads(captured.out)["targets"]
+    assert {row["verdict"] for row in one["rows"]} == {"refused"}
+    assert all(row["reason"] for row in one["rows"])
+
+
+@pytest.mark.parametrize(
+    ("content", "got"),
+    [
+        (b"", "Expecting value"),
+        (b"\x80abc", "decode"),
+        (b"[]", "is not valid"),
+        (b'{"schema_version": 2}', "schema_version"),
+        (b"[" * 100_000, "recursion"),
+        (b" " * ((4 << 20) + 1), "more than 4 MiB"),
+    ],
+)
+def test_a_file_that_is_no_cache_is_left_alone(
+    content: bytes, got: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "other.json"
+    path.write_bytes(content)
+    assert run(["doctor", "--target", ORT, "--cache", str(path)]) == 2
+    captured = capsys.readouterr()
+    assert "other.json is not a cache of `edgekd doctor`." in captured.err
+    assert got in captured.err
+    assert "to do:    give another file, or delete this one" in captured.err
+    assert captured.out == ""
+    assert path.read_bytes() == content
+
+
+def test_no_such_target(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["doctor", "--target", "x86-onnxruntime-int9"]) == 2
+    captured = capsys.readouterr()
+    assert "Did you mean 'x86-onnxruntime-int8'" in captured.err
+    assert captured.out == ""
