@@ -83,7 +83,8 @@ def _post_training(job: Job, source: Trained, scheme: Scheme) -> Trained:
         student=source.sha256,
         scheme=scheme.training_key,
         quantize=section.model_dump(
-            mode="json", include={"weights", "ranges", "calibration_samples", "keep_float"}
+            mode="json",
+            include={"weights", "ranges", "calibration_samples", "keep_float", "rules"},
         ),
         seed=source.seed,
     )
