@@ -5,8 +5,9 @@
 
 A step is forward, cross-entropy, backward and SGD update on images in memory, in the layout that
 the trainer uses. The float step trains batch-norm, the others have it folded, as in edgekd. All
-arms run in turns, so that a noisy neighbour hits all of them; every step's time is kept in
-runs/fake_quant.json. Images are random numbers: no step takes longer for one than for another.
+arms run in turns, and the clock is the process's CPU time: a step waits for nothing, so on one
+thread that is its time without the neighbours'. Every sample is kept in runs/fake_quant.json.
+Images are random numbers: no step takes longer for one than for another.
 """
 
 from __future__ import annotations
@@ -86,7 +87,7 @@ def arms(batch: int) -> dict[str, Step]:
 
 
 def timed_rounds(steps: dict[str, Step], rounds: int) -> dict[str, list[int]]:
-    """Nanoseconds of every step; the arms take turns, each round starts with another one."""
+    """CPU nanoseconds of every step; the arms take turns, each round starts with another one."""
     names = list(steps)
     samples: dict[str, list[int]] = {name: [] for name in names}
     for step in steps.values():
@@ -95,9 +96,9 @@ def timed_rounds(steps: dict[str, Step], rounds: int) -> dict[str, list[int]]:
     for turn in range(rounds):
         first = turn % len(names)
         for name in names[first:] + names[:first]:
-            begun = time.perf_counter_ns()
+            begun = time.process_time_ns()
             steps[name]()
-            samples[name].append(time.perf_counter_ns() - begun)
+            samples[name].append(time.process_time_ns() - begun)
     return samples
 
 
@@ -120,7 +121,7 @@ def summary(samples: dict[str, list[int]], batch: int) -> dict[str, Any]:
     ratios = {name: median / medians[FLOAT] for name, median in medians.items()}
     facts = machine()
     lines = [
-        "| training step | median ms | times the float step |",
+        "| training step | median CPU ms | times the float step |",
         "|---|---|---|",
         *(f"| {name} | {medians[name]:.1f} | {ratios[name]:.2f} |" for name in medians),
         "",

@@ -39,4 +39,5 @@ class QuantizeSettings(Config):
 
     def needs(self) -> dict[str, Any]:
         """What post-training quantization depends on."""
-        return self.model_dump(mode="json", exclude={"method", "learned_ranges"})
+        mine = set(QuantizeSettings.model_fields) - {"method", "learned_ranges"}
+        return self.model_dump(mode="json", include=mine)
