@@ -89,15 +89,22 @@ class Registry(Generic[T]):
                 f"The {self.kind} {name!r} is not valid.", got="\n            ".join(lines)
             ) from e
 
-    def field(self, *, optional: bool = False) -> Any:
+    def field(self, *, optional: bool = False, words: tuple[str, ...] = ()) -> Any:
         """A pydantic field type: read from ``"name"`` or ``{name: …, …}``, written back the same.
 
         Complaints about the plugin's own fields keep their full path in the recipe.
 
         Args:
             optional: None is fine too.
+            words: Fine too, and kept as they are; a plugin of such a name cannot be chosen.
         """
         read, write = self._from_recipe, self.spec_of
+        if words:
+            return Annotated[
+                Any,
+                BeforeValidator(lambda value: self._word_or_plugin(value, words)),
+                PlainSerializer(lambda value: value if value in words else write(value)),
+            ]
         if optional:
             return Annotated[
                 Any,
@@ -117,6 +124,17 @@ class Registry(Generic[T]):
             return self._make(value)
         except UnknownPluginError as e:
             raise NestedComplaintsError([("name", e.failed)]) from e
+
+    def _word_or_plugin(self, value: Any, words: tuple[str, ...]) -> Any:
+        if not isinstance(value, str):
+            return self._from_recipe(value)
+        if value in words:
+            return value
+        if value not in self.names():
+            known = [*words, *self.names()]
+            text = f"No {self.kind} named {value!r}{nearest(value, known)}"
+            raise NestedComplaintsError([("", text)])
+        return self._from_recipe(value)
 
     def _make(self, spec: Any) -> T:
         fields = {"name": spec} if isinstance(spec, str) else spec

@@ -75,7 +75,7 @@ class QuantizationAware:
         seed: int,
     ) -> None:
         self.graph = fold_batch_norms(trace(student))
-        self.placement = place(self.graph, keep_float=settings.keep_float)
+        self.placement = place(self.graph, rules=settings.placed_rules())
         self._granularity = (
             PerChannel(axis=0) if scheme.weight_granularity == "per_channel" else PerTensor()
         )
@@ -201,7 +201,14 @@ def _with_fake_quant(
     for path in placement.weights:
         parent, _, name = path.rpartition(".")
         layer: Any = module.get_submodule(path)
-        fake = settings.weights.fake_quant(layer.weight, granularity)
+        if not torch.isfinite(layer.weight).all():
+            raise DataError(
+                f"The weight of the layer {path!r} is not finite.",
+                expected="finite numbers",
+                todo="train again with a lower learning rate; look at the input scaling",
+            )
+        quantizer = placement.chosen.get(path, settings.weights)
+        fake = quantizer.fake_quant(layer.weight, granularity)
         setattr(module.get_submodule(parent), name, QuantizedLayer(layer, fake))
     _insert(module, {n: ActivationFakeQuant(a, learned=learned) for n, a in ranges.items()})
     return module

@@ -7,16 +7,58 @@ Gradients: the value passes straight through inside the range and is cut outside
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from edgekd.core.types import Affine, PerTensor
+from edgekd.core.errors import UnsupportedError
+from edgekd.core.types import Affine, PerBlock, PerChannel, PerTensor
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
 
 
-class _FakeAffine(torch.autograd.Function):
+class _FakePerTensor(torch.autograd.Function):
+    """One scale for the whole value: activations, so memory traffic decides.
+
+    Nothing is kept for the backward pass but the value and the result, which the layers around
+    keep anyway. The division is a real one: a product with the reciprocal, as torch's own
+    fake-quant has it, rounds differently from ONNX QuantizeLinear now and then.
+    """
+
+    @staticmethod
+    def forward(
+        ctx: Any, value: Tensor, scale: Tensor, zero_point: Tensor, low: int, high: int
+    ) -> Tensor:
+        """`scale` and `zero_point` hold one number each."""
+        zero = zero_point.item()
+        out = torch.div(value, scale).round_().clamp_(low - zero, high - zero).mul_(scale)
+        ctx.save_for_backward(value, out, scale)
+        ctx.ends = (low - zero - 0.5, high - zero + 0.5)
+        return out
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        value, out, scale = ctx.saved_tensors
+        step = scale.item()
+        low, high = (end * step for end in ctx.ends)
+        # one pass: the gradient where low < value < high, else 0
+        passed = torch.ops.aten.hardtanh_backward(grad, value, low, high)
+        grad_scale = None
+        if ctx.needs_input_grad[1]:
+            rounding = _inner(
+                passed, out - value
+            )  # inside, d out / d scale = code - value / scale
+            cut = _inner(grad - passed, out)  # beyond, it is the code
+            grad_scale = ((rounding + cut) / step).view(scale.shape)
+        return passed, grad_scale, None, None, None
+
+
+class _FakeAligned(torch.autograd.Function):
+    """Many scales, lined up with the value: weights."""
+
     @staticmethod
     def forward(
         ctx: Any, value: Tensor, scale: Tensor, zero_point: Tensor, low: int, high: int
@@ -24,21 +66,28 @@ class _FakeAffine(torch.autograd.Function):
         """`scale` and `zero_point` broadcast against `value`."""
         steps = value / scale
         codes = torch.round(steps).add_(zero_point).clamp_(low, high).sub_(zero_point)
-        ctx.save_for_backward(steps, codes, scale)
+        error = torch.sub(codes, steps)
+        # inside the range a value is at most half a step from its code; beyond, it was cut
+        inside = error.abs() <= 0.5
+        d_scale = torch.where(inside, error, codes) if ctx.needs_input_grad[1] else None
+        ctx.save_for_backward(inside, d_scale)
+        ctx.scale_shape = scale.shape
         return codes * scale
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        steps, codes, scale = ctx.saved_tensors
-        error = codes - steps
-        # inside the range a value is at most half a step from its code; beyond, it was cut
-        inside = error.abs() <= 0.5
+        inside, d_scale = ctx.saved_tensors
         grad_scale = None
-        if ctx.needs_input_grad[1]:
-            d_scale = grad * torch.where(inside, error, codes)
-            reduce = [i for i, n in enumerate(scale.shape) if n == 1]
-            grad_scale = d_scale.sum(reduce, keepdim=True) if scale.ndim else d_scale.sum()
+        if d_scale is not None:
+            grad_scale = (grad * d_scale).sum_to_size(ctx.scale_shape)
         return grad * inside, grad_scale, None, None, None
+
+
+def _inner(a: Tensor, b: Tensor) -> Tensor:
+    """Sum of products, without a copy when both lie in memory the same way."""
+    if a.ndim == 4 and a.is_contiguous(memory_format=torch.channels_last):
+        a, b = a.permute(0, 2, 3, 1), b.permute(0, 2, 3, 1)
+    return torch.dot(a.reshape(-1), b.reshape(-1))
 
 
 def fake_quant(value: Tensor, scale: Tensor, zero_point: Tensor, low: int, high: int) -> Tensor:
@@ -51,7 +100,9 @@ def fake_quant(value: Tensor, scale: Tensor, zero_point: Tensor, low: int, high:
         low: Smallest code.
         high: Largest code.
     """
-    out: Tensor = _FakeAffine.apply(value, scale, zero_point, low, high)  # type: ignore[no-untyped-call]
+    one = scale.numel() == 1 and zero_point.numel() == 1
+    kind = _FakePerTensor if one else _FakeAligned
+    out: Tensor = kind.apply(value, scale, zero_point, low, high)  # type: ignore[no-untyped-call]
     return out
 
 
@@ -99,6 +150,33 @@ class ActivationFakeQuant(nn.Module):
         )
 
 
-def per_channel_shape(weight: Tensor) -> list[int]:
-    """Shape that lines a (O,) vector up with a weight of shape (O, I, …)."""
-    return [-1] + [1] * (weight.ndim - 1)
+def scale_shape(weight: Tensor, granularity: PerTensor | PerChannel) -> list[int]:
+    """Shape that lines the scales up with a weight of shape (O, I, …)."""
+    if isinstance(granularity, PerTensor):
+        return []
+    shape = [1] * weight.ndim
+    shape[granularity.axis] = -1
+    return shape
+
+
+def without_blocks(
+    granularity: PerTensor | PerChannel | PerBlock, *, quantizer: str
+) -> PerTensor | PerChannel:
+    """The granularity, for a quantizer that knows no blocks.
+
+    Raises:
+        UnsupportedError: It is per block.
+    """
+    if isinstance(granularity, PerBlock):
+        raise UnsupportedError(
+            f"The quantizer {quantizer!r} has no blocks.", expected="per_tensor or per_channel"
+        )
+    return granularity
+
+
+def symmetric(
+    scale: NDArray[np.float32], granularity: PerTensor | PerChannel, bits: int
+) -> Affine:
+    """Signed codes around zero point 0, the most negative one left out."""
+    scale = np.asarray(scale, np.float32)
+    return Affine(bits, True, granularity, scale, np.zeros(scale.shape, np.int32), narrow=True)

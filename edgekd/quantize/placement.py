@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import fnmatch
 import operator
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -12,7 +11,8 @@ import torch
 import torch.nn.functional as F
 from torch import fx, nn
 
-from edgekd.core.errors import RecipeError, UnsupportedError
+from edgekd.core.errors import UnsupportedError
+from edgekd.quantize.rules import Choice, Layer, PlacedRule, choose
 
 WEIGHTED = (nn.Conv1d, nn.Conv2d, nn.Linear)
 #: layers with weights that no exporter of ours writes as integers
@@ -58,24 +58,27 @@ class Placement:
         quantized: Nodes whose output is put on a grid of its own.
         shared: Node -> the node whose grid its output already lies on.
         skipped: Weighted layer left in float -> reason.
+        chosen: Layer -> the weight quantizer that a rule chose; the others have the recipe's.
     """
 
     weights: tuple[str, ...]
     quantized: tuple[str, ...]
     shared: Mapping[str, str]
     skipped: Mapping[str, str]
+    chosen: Mapping[str, Any]
 
 
-def place(graph: fx.GraphModule, *, keep_float: tuple[str, ...] = ()) -> Placement:
+def place(graph: fx.GraphModule, *, rules: Sequence[PlacedRule] = ()) -> Placement:
     """Decide which layers and tensors become integers.
 
     Raises:
-        RecipeError: A `keep_float` pattern matches no layer.
+        RecipeError: A rule matches no layer.
         UnsupportedError: Nothing can be quantized.
     """
     layers = dict(graph.named_modules())
     kinds = {node: _kind(node, layers) for node in graph.graph.nodes}
-    skipped = _skipped(graph, layers, keep_float)
+    choices = choose(describe(graph), rules)
+    skipped = _skipped(graph, layers, choices)
     weights = tuple(
         str(node.target)
         for node in graph.graph.nodes
@@ -97,7 +100,25 @@ def place(graph: fx.GraphModule, *, keep_float: tuple[str, ...] = ()) -> Placeme
             quantized.append(node.name)
         elif source in wanted:
             shared[node.name] = source.name
-    return Placement(weights, tuple(quantized), shared, skipped)
+    chosen = {path: choices[path].quantizer for path in weights if path in choices}
+    return Placement(weights, tuple(quantized), shared, skipped, chosen)
+
+
+def describe(graph: fx.GraphModule) -> list[Layer]:
+    """The layers that can become integers, in execution order, each once."""
+    layers = dict(graph.named_modules())
+    used = dict.fromkeys(str(n.target) for n in graph.graph.nodes if n.op == "call_module")
+    return [
+        Layer(path, depthwise=_is_depthwise(layers[path]))
+        for path in used
+        if isinstance(layers[path], WEIGHTED)
+    ]
+
+
+def _is_depthwise(layer: nn.Module) -> bool:
+    if not isinstance(layer, nn.Conv1d | nn.Conv2d):
+        return False
+    return 1 < layer.groups == layer.in_channels
 
 
 def _kind(node: fx.Node, layers: dict[str, nn.Module]) -> Kind:
@@ -115,7 +136,7 @@ def _kind(node: fx.Node, layers: dict[str, nn.Module]) -> Kind:
 
 
 def _skipped(
-    graph: fx.GraphModule, layers: dict[str, nn.Module], keep_float: tuple[str, ...]
+    graph: fx.GraphModule, layers: dict[str, nn.Module], choices: Mapping[str, Choice]
 ) -> dict[str, str]:
     used = [str(n.target) for n in graph.graph.nodes if n.op == "call_module"]
     skipped = {
@@ -123,17 +144,8 @@ def _skipped(
         for path in used
         if isinstance(layers[path], _FLOAT_ONLY)
     }
-    weighted = [path for path in used if isinstance(layers[path], WEIGHTED)]
-    for pattern in keep_float:
-        hits = fnmatch.filter(weighted, pattern)
-        if not hits:
-            raise RecipeError(
-                f"quantize.keep_float: the pattern {pattern!r} matches no layer.",
-                expected=f"one of {', '.join(weighted)}",
-                todo="use the layer's path, or a wildcard such as 'stage1.*'",
-            )
-        skipped |= dict.fromkeys(hits, f"kept in float by the pattern {pattern!r}")
-    return skipped
+    floats = {path: c.reason for path, c in choices.items() if c.quantizer is None}
+    return skipped | {path: floats[path] for path in used if path in floats}
 
 
 def _wanted(

@@ -8,6 +8,7 @@ from pydantic import Field
 
 from edgekd.core.config import Config
 from edgekd.quantize.quantizers._contract import QuantizerField
+from edgekd.quantize.rules import Pattern, PlacedRule, Rule, in_order
 
 
 class QuantizeSettings(Config):
@@ -20,7 +21,8 @@ class QuantizeSettings(Config):
         ranges: How activation ranges are read off calibration data.
         learned_ranges: Train the activation scales as well (quantized distillation only).
         calibration_samples: How many train samples are looked at.
-        keep_float: Patterns (shell wildcards) of layers that stay in float.
+        keep_float: Patterns of layers that stay in float; short for rules in front of the others.
+        rules: Which layers get another weight quantizer, or none; the last match wins.
     """
 
     method: Literal["quantized_distillation", "post_training"] = "quantized_distillation"
@@ -28,8 +30,14 @@ class QuantizeSettings(Config):
     ranges: Literal["minmax", "percentile", "mse"] = "mse"
     learned_ranges: bool = True
     calibration_samples: Annotated[int, Field(ge=1)] = 512
-    keep_float: tuple[str, ...] = ()
+    keep_float: tuple[Pattern, ...] = ()
+    rules: tuple[Rule, ...] = ()
+
+    def placed_rules(self) -> tuple[PlacedRule, ...]:
+        """`keep_float` and `rules` as one ordered list."""
+        return in_order(self.keep_float, self.rules)
 
     def needs(self) -> dict[str, Any]:
         """What post-training quantization depends on."""
-        return self.model_dump(mode="json", exclude={"method", "learned_ranges"})
+        mine = set(QuantizeSettings.model_fields) - {"method", "learned_ranges"}
+        return self.model_dump(mode="json", include=mine)

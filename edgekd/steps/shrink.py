@@ -82,9 +82,7 @@ def _post_training(job: Job, source: Trained, scheme: Scheme) -> Trained:
     needs = job.needs(
         student=source.sha256,
         scheme=scheme.training_key,
-        quantize=section.model_dump(
-            mode="json", include={"weights", "ranges", "calibration_samples", "keep_float"}
-        ),
+        quantize=section.needs(),
         seed=source.seed,
     )
 

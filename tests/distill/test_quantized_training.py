@@ -28,15 +28,16 @@ _SETTINGS = TrainSettings(
 )
 
 
-def _aware(student: nn.Module, samples: Any) -> QuantizationAware:
+def _aware(student: nn.Module, samples: Any, **fields: Any) -> QuantizationAware:
     scheme = Scheme(activations="uint8", weight_granularity="per_channel", bias="int32")
-    return QuantizationAware(student, QuantizeSettings(), scheme, samples, learned=True, seed=0)
+    settings = QuantizeSettings(**fields)
+    return QuantizationAware(student, settings, scheme, samples, learned=True, seed=0)
 
 
-def _module(data: Data) -> nn.Module:
+def _module(data: Data, **fields: Any) -> nn.Module:
     family = ResNet(widths=(4, 8), depths=(1, 1))
     student = build_seeded(family, NetSpec(data.input_shape, 4), 0).eval()
-    return _aware(student, data.train.batch(np.arange(32))).module
+    return _aware(student, data.train.batch(np.arange(32)), **fields).module
 
 
 class _Stops(Silent):
@@ -85,6 +86,31 @@ def test_scales_are_trained_and_a_killed_run_ends_with_the_same_bits(
         _train(_module(data), data, tmp_path / "cut", _Stops(8))
     cut = _module(data)
     assert model_sha256(cut) == first
+    assert _train(cut, data, tmp_path / "cut").resumed_from == 7
+    assert model_sha256(cut) == model_sha256(whole)
+
+
+@pytest.mark.parametrize(
+    "weights",
+    # a search falls on either side of the cut at step 7
+    [{"name": "mse", "bits": 4, "refresh_steps": 5}, {"name": "lsq", "bits": 4}],
+    ids=["mse", "lsq"],
+)
+def test_the_state_of_a_quantizer_resumes_with_the_same_bits(
+    tmp_path: Path, data: Data, weights: dict[str, Any]
+) -> None:
+    fields = {"weights": weights, "keep_float": ("first",)}
+    whole = _module(data, **fields)
+    before = {k: v.clone() for k, v in whole.state_dict().items() if "weight_fake_quant" in k}
+    _train(whole, data, tmp_path / "whole")
+    after = whole.state_dict()
+    moved = "scale" if weights["name"] == "mse" else "log_gain"
+    states = [k for k in before if k.rpartition(".")[2] == moved]
+    assert states
+    assert any((after[k] != before[k]).any() for k in states)
+    with pytest.raises(KeyboardInterrupt):
+        _train(_module(data, **fields), data, tmp_path / "cut", _Stops(8))
+    cut = _module(data, **fields)
     assert _train(cut, data, tmp_path / "cut").resumed_from == 7
     assert model_sha256(cut) == model_sha256(whole)
 

@@ -39,6 +39,30 @@ def test_the_file_computes_the_fake_quant_student(name: str, scheme: Scheme) -> 
     assert difference.mean() < 0.01 * expected.std()
 
 
+@pytest.mark.parametrize("bits", [4, 8])
+@pytest.mark.parametrize("name", ["mse", "lsq"])
+def test_every_quantizer_reaches_the_file(name: str, bits: int) -> None:
+    weights = {"name": name, "bits": bits}
+    work = aware(trained_looking("depthwise"), learned=True, weights=weights)
+    optimizer = torch.optim.SGD(work.module.parameters(), lr=1e-3)
+    inputs = torch.from_numpy(samples(8, seed=5))
+    for _ in range(2):
+        optimizer.zero_grad()
+        work.module.train()(inputs).square().mean().backward()
+        optimizer.step()
+    student = work.freeze()
+    model = quantized_model(student, INT32, INPUT_SHAPE, batch_size=8)
+    largest = (1 << (bits - 1)) - 1
+    for initializer in onnx.load_from_string(model).graph.initializer:
+        if initializer.name.endswith(".codes"):
+            codes = onnx.numpy_helper.to_array(initializer)
+            assert largest // 2 < np.abs(codes.astype(int)).max() <= largest
+    with torch.no_grad():
+        expected = simulate(student)(inputs).numpy()
+    difference = np.abs(evaluate(model, inputs.numpy()) - expected)
+    assert difference.mean() < 0.01 * expected.std()  # as above
+
+
 def test_weights_are_true_int8_initializers() -> None:
     student = aware(trained_looking("residual")).freeze()
     proto = onnx.load_from_string(quantized_model(student, INT32, INPUT_SHAPE, batch_size=1))

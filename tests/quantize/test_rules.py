@@ -1,0 +1,124 @@
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from edgekd.core.config import validate
+from edgekd.core.errors import RecipeError
+from edgekd.quantize.fold import fold_batch_norms, trace
+from edgekd.quantize.placement import describe
+from edgekd.quantize.rules import Layer, Rule, choose, in_order, matching
+from edgekd.quantize.settings import QuantizeSettings
+from tests.quantize.nets import trained_looking
+from tests.quantize.test_convert import aware
+
+LAYERS = [Layer("stem"), Layer("a.dw", depthwise=True), Layer("a.pw"), Layer("b.pw"), Layer("fc")]
+
+
+def rules(*pairs: tuple[str, Any]) -> Any:
+    return in_order((), [Rule(layers=layers, weights=weights) for layers, weights in pairs])
+
+
+@pytest.mark.parametrize(
+    ("pattern", "paths"),
+    [
+        ("first", ["stem"]),
+        ("last", ["fc"]),
+        ("depthwise", ["a.dw"]),
+        ("a.*", ["a.dw", "a.pw"]),
+        ("fc", ["fc"]),
+        ("re:^[ab]\\.pw$", ["a.pw", "b.pw"]),
+        ("re:w", ["a.dw", "a.pw", "b.pw"]),
+        ("A.*", []),
+    ],
+)
+def test_patterns(pattern: str, paths: list[str]) -> None:
+    assert matching(LAYERS, pattern) == paths
+
+
+def test_the_last_match_wins() -> None:
+    chosen = choose(LAYERS, rules(("*", {"name": "lsq", "bits": 4}), ("*.pw", "float"),
+                                  ("b.*", {"name": "mse", "bits": 2})))  # fmt: skip
+    bits = {path: c.quantizer and c.quantizer.bits for path, c in chosen.items()}
+    assert bits == {"stem": 4, "a.dw": 4, "a.pw": None, "b.pw": 2, "fc": 4}
+    assert chosen["a.pw"].reason == "kept in float by the rule '*.pw'"
+
+
+def test_keep_float_stands_in_front_of_the_rules() -> None:
+    placed = in_order(("fc",), [Rule(layers="last", weights="mse")])
+    assert choose(LAYERS, placed)["fc"].quantizer is not None
+
+
+def test_first_and_last_are_layers_in_execution_order() -> None:
+    net = trained_looking("residual")
+    # registered behind the others, executed in front of the last
+    layers = describe(fold_batch_norms(trace(net)))
+    assert [layer.path for layer in layers] == ["stem", "conv1", "conv2", "shortcut", "head"]
+    deep = describe(fold_batch_norms(trace(trained_looking("depthwise"))))
+    assert [layer.path for layer in deep if layer.depthwise] == ["body.3"]
+    assert not deep[0].depthwise  # one input channel alone makes no depthwise convolution
+
+
+def test_rules_reach_the_frozen_student() -> None:
+    student = aware(
+        trained_looking("residual"),
+        weights={"name": "minmax", "bits": 8},
+        rules=[
+            {"layers": "conv*", "weights": {"name": "lsq", "bits": 4}},
+            {"layers": "re:^(stem|head)$", "weights": "float"},
+            {"layers": "first", "weights": {"name": "mse", "bits": 6}},
+        ],
+    ).freeze()
+    bits = {path: encoding.bits for path, encoding in student.weights.items()}
+    assert bits == {"stem": 6, "conv1": 4, "conv2": 4, "shortcut": 8}
+    assert student.skipped == {"head": "kept in float by the rule 're:^(stem|head)$'"}
+
+
+def test_a_rule_that_matches_nothing_is_refused() -> None:
+    with pytest.raises(RecipeError) as caught:
+        choose(LAYERS, rules(("first", "float"), ("stage9.*", "float")))
+    assert "quantize.rules.1.layers: the rule 'stage9.*' matches no layer." in str(caught.value)
+    assert "expected: one of stem, a.dw, a.pw, b.pw, fc" in str(caught.value)
+    with pytest.raises(RecipeError, match="the rule 'depthwise' matches no layer"):
+        choose(LAYERS[:1], rules(("depthwise", "float")))
+
+
+@pytest.mark.parametrize(
+    ("rule", "text"),
+    [
+        ({"layers": "re:(", "weights": "float"}, "rules.0.layers: is no regular expression"),
+        ({"layers": "", "weights": "float"}, "rules.0.layers: should name layers, got ''"),
+        ({"layers": "first"}, "rules.0.weights: is required"),
+        (
+            {"layers": "first", "weights": "flaot"},
+            "rules.0.weights: No quantizer named 'flaot'. Did you mean 'float'? Known: float, lsq",
+        ),
+        (
+            {"layers": "first", "weights": {"name": "lsq", "bits": 1}},
+            "rules.0.weights.bits: Input should be greater than or equal to 2, got 1",
+        ),
+        ({"layer": "first", "weights": "float"}, "rules.0.layer: no such field. Did you mean"),
+    ],
+)
+def test_errors_carry_the_path_in_the_recipe(rule: dict[str, Any], text: str) -> None:
+    with pytest.raises(RecipeError) as caught:
+        validate(QuantizeSettings, {"rules": [rule]}, source="recipe")
+    assert text in str(caught.value)
+
+
+def test_keep_float_reads_the_same_patterns() -> None:
+    with pytest.raises(RecipeError, match=r"keep_float\.0: is no regular expression"):
+        validate(QuantizeSettings, {"keep_float": ["re:["]}, source="recipe")
+
+
+def test_rules_are_written_back_and_counted_as_a_need() -> None:
+    written = [
+        {"layers": "first", "weights": "float"},
+        {"layers": "last", "weights": {"name": "mse", "bits": 4, "refresh_steps": 100}},
+    ]
+    settings = validate(QuantizeSettings, {"rules": written}, source="recipe")
+    assert settings.model_dump(mode="json")["rules"] == written
+    assert settings.needs()["rules"] == written
+    again = validate(QuantizeSettings, settings.model_dump(mode="json"), source="recipe")
+    assert again == settings
