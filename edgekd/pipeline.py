@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from edgekd.core.progress import Progress, Silent
 from edgekd.core.stages import Run
 from edgekd.recipe import load_recipe
-from edgekd.steps import learn, measure, prove, ship, shrink, teach
+from edgekd.steps import check, learn, measure, prove, ship, shrink, teach
 from edgekd.steps.conclude import conclude, write
 from edgekd.steps.job import Job, open_job
 
@@ -67,7 +67,9 @@ def compress(
 
 
 def _run(job: Job, command: str) -> Report:
+    check.check_views(job)
     teacher = teach.teacher(job)
+    check.check_trainings(job, teacher)
     floats = learn.float_students(job, teacher)
     integers = shrink.quantized_students(job, floats.kept, teacher)
     shipment = ship.artifacts(job, floats, integers, teacher)

@@ -53,7 +53,7 @@ def check_trainings(job: Job, taught: ScoredTeacher) -> None:
     if all(target.scheme is None for target in job.targets):
         return
     graph = fold_batch_norms(trace(student))
-    place(graph, keep_float=recipe.quantize.keep_float)
+    place(graph, rules=recipe.quantize.placed_rules())
     if recipe.quantize.method == "quantized_distillation":
         section = recipe.quantize
         _check_objectives(job, taught, graph, section.train, section.objectives)
