@@ -25,8 +25,8 @@ if TYPE_CHECKING:
 class Stepper:
     """A network with its optimizer, objectives and projectors; a context manager.
 
-    Not compiled: on students of this size torch.compile takes 20 s and more before the first step
-    and bench/bench_training_speed.py finds the steps no faster for it.
+    Not compiled: torch.compile needs a C++ compiler on the user's machine;
+    bench/bench_training_speed.py times what it would gain.
 
     Args:
         model: Trained in place; until the context ends it has the training's memory format.
