@@ -10,13 +10,12 @@ import numpy as np
 from edgekd.backends._contract import BACKENDS
 from edgekd.backends._onnx_file import check, total_bytes
 from edgekd.core.errors import DataError, UnsupportedError
-from edgekd.core.hashing import sha256_json
-from edgekd.core.target import TargetConditions, Tolerance
 from edgekd.core.types import Artifact, TensorSpec
 from edgekd.export.onnx_file import INPUT, OUTPUT, float_model, quantized_model
 from edgekd.steps.choose import Trained
 from edgekd.steps.learn import FloatArms, load_student
 from edgekd.steps.shrink import IntegerArms, load_quantized
+from edgekd.steps.twins import float_twins
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -29,9 +28,6 @@ if TYPE_CHECKING:
 
 #: what protobuf can hold
 _MAX_ONE_FILE_BYTES = 2**31 - 1
-#: of a target whose float twin needs no further mark in its name
-_ORDINARY = {"options": {}, "power_mode": TargetConditions.model_fields["power_mode"].default}
-_FLOAT_TOLERANCE = Tolerance(mean_abs=1e-3, agreement=0.999)
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,31 +59,29 @@ class Shipment:
     Attributes:
         artifacts: One per target, in the recipe's order.
         baselines: The float teacher and student under the same runtimes and conditions.
+        twins: Target's name -> the float target that its baselines stand under.
         warnings: What could not be exported for comparison, and why.
     """
 
     artifacts: tuple[Shipped, ...]
     baselines: tuple[Shipped, ...]
+    twins: dict[str, Target]
     warnings: tuple[str, ...]
 
     def baseline(self, shipped: Shipped, role: str) -> Shipped | None:
         """The float model to compare an artifact with: same runtime, same conditions."""
-        twin = float_twin(shipped.target).name
-        return next((b for b in self.baselines if b.role == role and b.target.name == twin), None)
+        twin = self.twins[shipped.target.name]
+        return next((b for b in self.baselines if b.role == role and b.target == twin), None)
 
 
 def artifacts(
     job: Job, arms: FloatArms, integers: dict[str, IntegerArms], taught: ScoredTeacher
 ) -> Shipment:
     """Export the chosen student for every target, and the float models beside it."""
-    made, baselines, warnings = [], [], []
-    twins: dict[str, Target] = {}
-    for target in job.targets:
-        student = chosen(target, arms, integers)
-        made.append(_artifact(job, target, student))
-        twin = float_twin(target)
-        twins.setdefault(twin.name, twin)
-    for twin in twins.values():
+    made = tuple(_artifact(job, t, chosen(t, arms, integers)) for t in job.targets)
+    baselines, warnings = [], []
+    twins = float_twins(job.targets)
+    for twin in {t.name: t for t in twins.values()}.values():
         baselines.append(_float_student(job, twin, arms.kept.best, role="student_float"))
         try:
             baselines.append(_teacher(job, twin, taught))
@@ -96,7 +90,7 @@ def artifacts(
                 f"The teacher is not measured under {twin.name}, so no speed-up is claimed "
                 f"there: {' '.join(e.message.split())}"
             )
-    return Shipment(tuple(made), tuple(baselines), tuple(warnings))
+    return Shipment(made, tuple(baselines), twins, tuple(warnings))
 
 
 def chosen(target: Target, arms: FloatArms, integers: dict[str, IntegerArms]) -> Trained:
@@ -104,23 +98,6 @@ def chosen(target: Target, arms: FloatArms, integers: dict[str, IntegerArms]) ->
     if target.scheme is None:
         return arms.kept.best
     return integers[target.scheme.training_key].kept.best
-
-
-def float_twin(target: Target) -> Target:
-    """The same runtime under the same conditions, in float."""
-    conditions = target.conditions
-    name = f"{target.backend}-float-{conditions.threads}t-b{conditions.batch_size}"
-    special = {"options": target.options, "power_mode": conditions.power_mode}
-    if special != _ORDINARY:
-        name += f"-{sha256_json(special)[:6]}"
-    return target.model_copy(
-        update={
-            "name": name,
-            "precision": "float32",
-            "scheme": None,
-            "tolerance": _FLOAT_TOLERANCE,
-        }
-    )
 
 
 def _artifact(job: Job, target: Target, student: Trained) -> Shipped:
