@@ -10,6 +10,7 @@ from __future__ import annotations
 import fcntl
 import json
 import os
+import re
 import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -26,6 +27,8 @@ if TYPE_CHECKING:
     from edgekd.core.progress import Progress
 
 _KEY_CHARS = 16
+_HASH = re.compile("[0-9a-f]{64}")
+_SHOWN_HASH_CHARS = 12
 
 
 @dataclass(frozen=True, slots=True)
@@ -178,5 +181,7 @@ def _difference(old: Any, new: Any, path: str = "") -> str:
 
 
 def _short(value: Any) -> str:
+    if isinstance(value, str) and _HASH.fullmatch(value):
+        return value[:_SHOWN_HASH_CHARS]
     text = json.dumps(value)
     return text if len(text) <= 48 else text[:45] + "..."

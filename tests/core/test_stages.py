@@ -73,6 +73,13 @@ def test_a_need_that_appears_or_grows_long_is_still_one_line(tmp_path: Path) -> 
     assert len(long.reason) < 80
 
 
+def test_a_hash_is_shown_by_its_first_digits(tmp_path: Path) -> None:
+    with Run(tmp_path, Silent()) as run:
+        run.stage("a", {"data": "0a" * 32}, work())
+        again = run.stage("a", {"data": "f1" * 32}, work())
+    assert again.reason == "data changed: 0a0a0a0a0a0a -> f1f1f1f1f1f1"
+
+
 @pytest.mark.parametrize("damage", ["changed", "gone"])
 def test_a_damaged_file_redoes_its_stage(tmp_path: Path, damage: str) -> None:
     with Run(tmp_path, Silent()) as run:
