@@ -6,6 +6,7 @@ import os
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from edgekd import __version__
 from edgekd.backends._runtime import check_runtime
 from edgekd.core.target import load_target
 from edgekd.distill.feed import resident_data
@@ -53,8 +54,13 @@ class Job:
         return range(self.recipe.seed, self.recipe.seed + self.recipe.seeds)
 
     def needs(self, **more: Any) -> dict[str, Any]:
-        """What any training depends on, and more."""
-        return {"data": self.data.fingerprint, "threads": self.threads, **more}
+        """What any training depends on, and more; a new edgekd may train another way."""
+        return {
+            "edgekd": __version__,
+            "data": self.data.fingerprint,
+            "threads": self.threads,
+            **more,
+        }
 
 
 def open_job(recipe: Recipe, folder: Path, run: Run, progress: Progress) -> Job:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from edgekd.distill.evaluation import evaluate
@@ -12,18 +11,19 @@ from edgekd.distill.trainer import train
 from edgekd.distill.weights import load_weights, save_weights
 from edgekd.steps.choose import Choice, Trained, TrainedArm, choose
 from edgekd.steps.teach import listens, outputs, training_needs
+from edgekd.students._build import build_seeded
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from pathlib import Path
 
     from torch import nn
 
     from edgekd.core.stages import Stage
     from edgekd.distill.objectives._contract import Objective
     from edgekd.distill.settings import TrainSettings
-    from edgekd.steps.choose import Choice, Trained, TrainedArm, choose
     from edgekd.steps.job import Job
-from edgekd.steps.teach import ScoredTeacher
+    from edgekd.steps.teach import ScoredTeacher
 
 _WEIGHTS = "student.safetensors"
 
@@ -60,11 +60,7 @@ def float_students(job: Job, taught: ScoredTeacher) -> FloatArms:
 
 def build_student(job: Job, seed: int) -> nn.Module:
     """A freshly initialised student of that seed."""
-    import torch
-
-    torch.manual_seed(seed)
-    module: nn.Module = job.recipe.student.build(job.spec)
-    return module
+    return build_seeded(job.recipe.student, job.spec, seed)
 
 
 def load_student(job: Job, trained: Trained) -> nn.Module:
@@ -99,9 +95,7 @@ def _arm(
     for seed in job.seeds:
         needs = job.needs(
             student=written["student"],
-            train=training_needs(
-                {k: v for k, v in written["distill"].items() if k != "objectives"}
-            ),
+            train=training_needs(written["distill"]),
             objectives=[OBJECTIVES.spec_of(o) for o in objectives],
             teacher=taught.teacher.sha256 if listens(objectives) else None,
             seed=seed,

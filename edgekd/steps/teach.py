@@ -15,6 +15,7 @@ from edgekd.distill.teacher import Teacher, check_teacher
 from edgekd.distill.trainer import train
 from edgekd.distill.weights import save_weights
 from edgekd.steps.cost import reported_cost
+from edgekd.students._build import build_seeded
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -114,8 +115,7 @@ def _family_needs(job: Job) -> dict[str, Any]:
 def _train_family(job: Job, folder: Path) -> tuple[dict[str, Any], list[str]]:
     section = job.recipe.teacher
     assert section.family is not None  # the caller looked
-    torch.manual_seed(job.recipe.seed)
-    module = section.family.build(job.spec)
+    module = build_seeded(section.family, job.spec, job.recipe.seed)
     result = train(
         module,
         job.data,
