@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from edgekd.core.config import dump_yaml
-from edgekd.core.files import atomic_path, atomic_write
-from edgekd.core.hashing import sha256_json
+from edgekd.core.files import atomic_path, atomic_write, explained_os_errors
+from edgekd.core.hashing import sha256_file, sha256_json
 from edgekd.profile.environment import environment
 from edgekd.profile.percentiles import coefficient_of_variation, percentiles
 from edgekd.report import budgets, html, model, verdict
@@ -114,15 +114,29 @@ def conclude(
 
 
 def write(job: Job, report: model.Report, shipment: Shipment) -> None:
-    """Write the report's three files, the recipe as it ran, and the artifacts."""
+    """Write the artifacts, the recipe as it ran, and the report's three files.
+
+    All texts are made before the first file is touched, and an old verdict goes before a file
+    that it speaks of does: whatever stops this half-way, no verdict is left that is not true.
+    """
     folder = job.run.folder
-    for shipped in shipment.artifacts:
-        with atomic_path(_delivered(folder, shipped)) as temp:
-            shutil.copyfile(shipped.artifact.path, temp)
-    atomic_write(folder / "recipe.yaml", dump_yaml(report.recipe))
-    atomic_write(folder / "report.json", report.to_json())
-    atomic_write(folder / "report.html", html.render(report))
-    atomic_write(folder / "verdict.json", verdict.verdict(report).to_json())
+    last = folder / "verdict.json"
+    texts = {
+        folder / "recipe.yaml": dump_yaml(report.recipe),
+        folder / "report.json": report.to_json(),
+        folder / "report.html": html.render(report),
+        last: verdict.verdict(report).to_json(),
+    }
+    deliveries = {_delivered(folder, s): s.artifact for s in shipment.artifacts}
+    for path, artifact in deliveries.items():
+        if path.is_file() and sha256_file(path) == artifact.sha256:
+            continue
+        with explained_os_errors(last):
+            last.unlink(missing_ok=True)
+        with atomic_path(path) as temp:
+            shutil.copyfile(artifact.path, temp)
+    for path, text in texts.items():
+        atomic_write(path, text)
     job.run.ledger.append("concluded", met=report.met)
 
 
