@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import random
 import shutil
+import signal
 import subprocess
 import sys
 import time
@@ -20,6 +21,11 @@ ROOT = Path(__file__).resolve().parent.parent
 # Before torch is imported anywhere: several workers share few cores, and a fixed number of threads
 # keeps sums in one order. Subprocesses that a test starts inherit it.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+# A suite started in the background inherits "ignore Ctrl-C", and so would every process that the
+# tests interrupt.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 settings.register_profile(
     "edgekd",

@@ -195,7 +195,7 @@ def test_progress_hears_of_every_round() -> None:
 
     progress = Counting()
     measure(subjects([], a=1e-5, b=1e-5), QUICK, inputs="-", progress=progress)
-    assert progress.title == "measure a, b"
+    assert progress.title == "measure 2 files in turns"
     assert progress.total == progress.done == 4  # 64 samples in blocks of 16
 
 
