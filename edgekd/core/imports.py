@@ -46,7 +46,7 @@ def call_attribute(
             return function(**kwargs)
         except EdgekdError:
             raise
-        except Exception as e:
+        except (Exception, SystemExit) as e:  # a script's own exit must not end ours as a success
             raise RecipeError(
                 f"{field}: {path!r} failed when it was called to make the {what}.",
                 got=describe(e),
@@ -111,7 +111,7 @@ def _import(module_name: str, folder: Path, field: str) -> Any:
             ) from e
         user = f"{field}: the module {module_name!r}"
         raise MissingDependencyError.from_import_error(e, user=user) from e
-    except Exception as e:
+    except (Exception, SystemExit) as e:
         raise RecipeError(
             f"{field}: the module {module_name!r} failed while it was imported.",
             got=describe(e),
