@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, NoReturn
 import typer
 
 from edgekd import __version__
+from edgekd.cli._interrupt import lasting_interrupts
 from edgekd.cli.compress import compress
 from edgekd.cli.doctor import doctor
 from edgekd.cli.explain import explain
@@ -90,7 +91,8 @@ def run(args: Sequence[str]) -> int:
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")  # a narrow encoding is no reason to fail
     try:
-        code = app(args=list(args) or ["--help"], prog_name="edgekd", standalone_mode=False)
+        with lasting_interrupts():
+            code = app(args=list(args) or ["--help"], prog_name="edgekd", standalone_mode=False)
         sys.stdout.flush()
     except (BrokenPipeError, SystemExit) as e:
         return _pipe_closed(e)

@@ -209,6 +209,52 @@ def test_ctrl_c_ends_the_process_with_130_and_no_traceback() -> None:
     assert err == "interrupted; call the same command to continue\n"
 
 
+IN_A_DESTRUCTOR = """
+import sys, time, typer
+from edgekd.cli import main
+
+class Slow:
+    def __del__(self):
+        print("working", flush=True)
+        time.sleep(60)
+
+app = typer.Typer()
+app.callback()(lambda: None)
+@app.command()
+def work():
+    thing = Slow()
+    del thing
+    time.sleep(60)
+main.app = app
+main.main()
+"""
+
+
+def test_ctrl_c_inside_a_destructor_is_not_lost() -> None:
+    # Python drops what a destructor raises, so the command would go on as if nothing had been
+    with subprocess.Popen(
+        [sys.executable, "-c", IN_A_DESTRUCTOR, "work"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "working\n"
+        process.send_signal(signal.SIGINT)
+        out, err = process.communicate(timeout=30)
+    assert (process.returncode, out) == (130, "")
+    assert err == "interrupted; call the same command to continue\n"
+
+
+def test_other_exceptions_in_destructors_are_shown_as_ever(
+    failing: Callable[[BaseException], None], capsys: pytest.CaptureFixture[str]
+) -> None:
+    hook = sys.unraisablehook
+    failing(RuntimeError("ours"))
+    assert main.run(["work"]) == 70
+    assert sys.unraisablehook is hook
+
+
 @pytest.mark.parametrize("printer", ["print('x' * 100)", "stdout().print('x' * 100)"])
 def test_a_closed_pipe_is_silent(printer: str) -> None:
     code = f"""
