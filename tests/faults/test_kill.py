@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import signal
 import subprocess
 import sys
@@ -56,9 +57,11 @@ def decided(out: Path) -> dict[str, Any]:
 
 
 def timeless(value: Any) -> Any:
-    """The value without its times."""
+    """The value without its times, and without the counters in OpenVINO's names of own nodes."""
     if isinstance(value, dict):
         return {k: timeless(v) for k, v in value.items() if k not in TIMES}
+    if isinstance(value, str):
+        return re.sub(r"_\d+\b", "", value)
     return [timeless(v) for v in value] if isinstance(value, list) else value
 
 
