@@ -156,9 +156,10 @@ def train(
         view_seed,
         CheckpointFolder(folder, key),
         on_epoch_end,
+        title,
     )
     with torch.random.fork_rng(devices=[]), stepper:
-        return run.finish(progress, title)
+        return run.finish(progress)
 
 
 def _described(objective: Any) -> dict[str, Any]:
@@ -178,6 +179,7 @@ class _Run:
     view_seed: int
     checkpoints: CheckpointFolder
     on_epoch_end: Callable[[int, EpochRecord], None] | None
+    title: str
     step: int = 0
     history: list[EpochRecord] = field(default_factory=list)
     best: dict[str, Tensor] = field(default_factory=dict)
@@ -195,7 +197,8 @@ class _Run:
     def best_epoch(self) -> int:
         return max(range(len(self.history)), key=lambda e: self.history[e].validation_score)
 
-    def finish(self, progress: Progress, title: str) -> TrainResult:
+    def finish(self, progress: Progress) -> TrainResult:
+        title = self.title
         resumed_from = self._resume(progress, title)
         self.stepper.model.train()
         self._last_write = time.perf_counter()
@@ -244,7 +247,7 @@ class _Run:
         losses = self.losses[: position + 1]
         wrong = (~torch.isfinite(losses)).nonzero()
         if len(wrong):
-            raise _not_finite(epoch, int(wrong[0]), float(losses[wrong[0]]))
+            raise self._not_finite(epoch, int(wrong[0]), float(losses[wrong[0]]))
         note = f"epoch {epoch + 1}/{self.settings.epochs} loss {losses[-64:].mean().item():.3f}"
         if self.history:
             note += f" {self.task.metric} {self.history[-1].validation_score:.4f}"
@@ -253,7 +256,7 @@ class _Run:
     def _validate(self, epoch: int) -> None:
         found = evaluate(self.stepper.model, self.validation, self.task)
         if not torch.isfinite(torch.tensor(found.loss)):
-            raise _not_finite(epoch, self.feed.steps_per_epoch - 1, found.loss)
+            raise self._not_finite(epoch, self.feed.steps_per_epoch - 1, found.loss)
         mean = self.losses.double().mean().item()
         record = EpochRecord(mean, self.epoch_s, found.score, found.loss)
         self.history.append(record)
@@ -302,11 +305,10 @@ class _Run:
             progress.say(f"{title}: continuing after step {self.step} of {self.total}")
         return self.step
 
-
-def _not_finite(epoch: int, step: int, loss: float) -> DataError:
-    return DataError(
-        f"The loss is not finite in epoch {epoch + 1}, step {step + 1}.",
-        expected="a finite number",
-        got=f"{loss}",
-        todo="lower learning_rate, or set clip_norm (5 is a good start) or precision: float32",
-    )
+    def _not_finite(self, epoch: int, step: int, loss: float) -> DataError:
+        return DataError(
+            f"The loss is not finite in epoch {epoch + 1}, step {step + 1}.",
+            expected="a finite number",
+            got=f"{loss} in the training of {self.title}",
+            todo="lower learning_rate, or set clip_norm (5 is a good start) or precision: float32",
+        )

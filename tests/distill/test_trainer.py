@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import math
+import re
 from pathlib import Path
 from typing import Any
 
@@ -200,6 +201,7 @@ def test_a_loss_that_is_not_finite_names_epoch_and_step(tmp_path: Path, data: Da
         _train(Breaks(), data, tmp_path)
     text = str(error.value)
     assert "The loss is not finite in epoch 2, step 3." in text
+    assert re.search(r"got:      (inf|nan) in the training of \S", text)
     assert "lower learning_rate, or set clip_norm" in text
 
 
