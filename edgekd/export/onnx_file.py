@@ -170,9 +170,33 @@ def _finished(proto: Any) -> bytes:
         item.doc_string = ""
     del proto.metadata_props[:]
     _name_nodes(graph)
+    _own_zero_points(graph)
     onnx.checker.check_model(proto, full_check=True)
     data: bytes = proto.SerializeToString(deterministic=True)
     return data
+
+
+def _own_zero_points(graph: Any) -> None:
+    """Give every weight a zero point of its own.
+
+    The exporter lets weights of equal shape share one; ONNX Runtime, where it turns signed
+    weights into unsigned ones for a CPU without VNNI, then refuses the file.
+    """
+    stored = {i.name: i for i in graph.initializer}
+    taken: set[str] = set()
+    for node in graph.node:
+        if (
+            node.op_type != "DequantizeLinear"
+            or len(node.input) < 3
+            or node.input[0] not in stored
+        ):
+            continue
+        name = node.input[2]
+        if name in taken:
+            own = graph.initializer.add()
+            own.CopyFrom(stored[name])
+            node.input[2] = own.name = f"{node.name}/zero_point"
+        taken.add(name)
 
 
 def _name_nodes(graph: Any) -> None:

@@ -1,5 +1,8 @@
 from __future__ import annotations
 
+import tempfile
+from pathlib import Path
+
 import numpy as np
 import onnx
 import pytest
@@ -61,6 +64,35 @@ def test_every_quantizer_reaches_the_file(name: str, bits: int) -> None:
         expected = simulate(student)(inputs).numpy()
     difference = np.abs(evaluate(model, inputs.numpy()) - expected)
     assert difference.mean() < 0.01 * expected.std()  # as above
+
+
+@pytest.mark.parametrize("name", NETS)
+def test_the_shipped_target_never_overflows(name: str) -> None:
+    """Full-range integers on both sides: without VNNI the plain int8 product overflows."""
+    from edgekd.backends.onnxruntime import OnnxRuntime
+    from edgekd.core.target import load_target
+
+    target = load_target("x86-onnxruntime-int8")
+    assert target.scheme is not None
+    student = aware(trained_looking(name)).freeze()
+    model = quantized_model(student, target.scheme, INPUT_SHAPE, batch_size=8)
+    graph = onnx.load_from_string(model).graph
+    stored = {i.name for i in graph.initializer}
+    zero_points = [
+        n.input[2]
+        for n in graph.node
+        if n.op_type == "DequantizeLinear" and n.input[0] in stored and len(n.input) > 2
+    ]
+    assert len(set(zero_points)) == len(zero_points)
+    inputs = samples(8, seed=5)
+    backend = OnnxRuntime()
+    with tempfile.TemporaryDirectory() as folder:
+        path = backend.build(model, target, Path(folder) / "student")
+        with backend.open(path, target, threads=1) as session:
+            (found,) = session.run({"input": inputs}).values()
+    with torch.no_grad():
+        expected = simulate(student)(torch.from_numpy(inputs)).numpy()
+    assert np.abs(found - expected).mean() < 0.02 * expected.std()
 
 
 def test_weights_are_true_int8_initializers() -> None:
