@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, ClassVar, Protocol
 
 from edgekd.core.registry import Registry
 
@@ -39,10 +39,29 @@ class Session(Protocol):
 
 
 class Backend(Protocol):
-    """One runtime. Plugins are built without arguments and hold no state."""
+    """One runtime. Plugins are built without arguments and hold no state.
+
+    Attributes:
+        distribution: What pip installs the runtime from; "" where pip cannot.
+    """
+
+    distribution: ClassVar[str]
 
     def version(self) -> str:
-        """Version of the installed runtime."""
+        """Version of the installed runtime.
+
+        Raises:
+            MissingDependencyError: It is a program, and not there.
+        """
+
+    def check_machine(self, target: Target) -> None:
+        """Raise unless this machine can open and time the target's artifacts.
+
+        Asked before anything is trained: a runtime may build where it cannot run.
+
+        Raises:
+            UnsupportedError: It lacks the device; the text says what to do.
+        """
 
     def build(self, model: bytes, target: Target, out: Path) -> Path:
         """Write the artifact for serialized ONNX `model` at `out` (no suffix); return its path.

@@ -1,4 +1,4 @@
-"""Whether the installed runtime is one that a target was written for."""
+"""Whether this machine has the runtime that a target was written for, and can run it."""
 
 from __future__ import annotations
 
@@ -20,11 +20,12 @@ if TYPE_CHECKING:
 
 
 def check_runtime(target: Target) -> str:
-    """Version of the target's runtime, after checking that it is installed and in range.
+    """Version of the target's runtime, after checking that it is in range and can run here.
 
     Raises:
         MissingDependencyError: The runtime is not installed.
-        UnsupportedError: It is installed in a version outside the target's range.
+        UnsupportedError: It is installed in a version outside the target's range, or lacks the
+            device that it runs on.
         RecipeError: The target's range is not a version specifier.
         UnknownPluginError: The target names a backend that nobody registered.
     """
@@ -38,6 +39,7 @@ def check_runtime(target: Target) -> str:
         ) from e
     try:
         backend = BACKENDS.get(target.backend)()
+        version = backend.version()
     except MissingDependencyError as e:
         raise MissingDependencyError(
             f"The target {target.name!r} cannot run here. {e.failed}",
@@ -45,14 +47,16 @@ def check_runtime(target: Target) -> str:
         ) from e
     except UnknownPluginError as e:
         raise UnknownPluginError(f"The target {target.name!r} cannot run. {e.failed}") from e
-    version = backend.version()
     if not _within(version, wanted):
         raise UnsupportedError(
             f"The target {target.name!r} needs another version of {target.backend}.",
             expected=f"{target.backend} {target.runtime}",
             got=version,
-            todo=f"pip install '{target.backend}{target.runtime}'",
+            todo=f"pip install '{backend.distribution}{target.runtime}'"
+            if backend.distribution
+            else f"install {target.backend} {target.runtime} as its maker says",
         )
+    backend.check_machine(target)
     return version
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
@@ -45,9 +45,14 @@ _DTYPES = {
 class OnnxRuntime:
     """`target.options` are session configuration entries, e.g. ``session.qdqisint8allowed: 1``."""
 
+    distribution: ClassVar[str] = "onnxruntime"
+
     def version(self) -> str:
         """Version of the installed runtime."""
         return str(onnxruntime.__version__)
+
+    def check_machine(self, target: Target) -> None:
+        """It runs on any CPU that it could be installed on."""
 
     def build(self, model: bytes, target: Target, out: Path) -> Path:
         """Write ``<out>.onnx``, after the runtime has really loaded it; see the contract."""

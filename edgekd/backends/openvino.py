@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
@@ -39,9 +39,14 @@ _RESERVED = ("INFERENCE_NUM_THREADS", "NUM_STREAMS", "PERFORMANCE_HINT", "PERF_C
 class OpenVino:
     """`target.options` are properties of OpenVINO's CPU plugin."""
 
+    distribution: ClassVar[str] = "openvino"
+
     def version(self) -> str:
         """Version of the installed runtime, without its build number."""
         return str(ov.__version__).partition("-")[0]
+
+    def check_machine(self, target: Target) -> None:
+        """It runs on any CPU that it could be installed on."""
 
     def build(self, model: bytes, target: Target, out: Path) -> Path:
         """Write ``<out>.onnx``, after the runtime has really compiled it; see the contract."""

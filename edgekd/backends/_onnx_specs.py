@@ -1,0 +1,46 @@
+"""Inputs and outputs of an ONNX graph, for runtimes that do not tell them."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import onnx
+
+from edgekd.core.errors import UnsupportedError
+from edgekd.core.types import TensorSpec
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+def input_specs(model: onnx.ModelProto, path: Path) -> tuple[TensorSpec, ...]:
+    """What must be fed, in the file's order.
+
+    Args:
+        model: Weights need not be loaded.
+        path: For errors.
+
+    Raises:
+        UnsupportedError: An input is no plain tensor.
+    """
+    fixed = {i.name for i in model.graph.initializer}
+    return tuple(_spec(i, path) for i in model.graph.input if i.name not in fixed)
+
+
+def output_specs(model: onnx.ModelProto, path: Path) -> tuple[TensorSpec, ...]:
+    """What comes out, in the file's order; see `input_specs`."""
+    return tuple(_spec(o, path) for o in model.graph.output)
+
+
+def _spec(value: Any, path: Path) -> TensorSpec:
+    kind = value.type.WhichOneof("value")
+    if kind != "tensor_type":
+        raise UnsupportedError(
+            f"{path} takes or gives {value.name!r}, which is no plain tensor.",
+            expected="a tensor",
+            got=kind or "no type",
+        )
+    tensor = value.type.tensor_type
+    dtype = onnx.helper.tensor_dtype_to_np_dtype(tensor.elem_type).name
+    shape = tuple(d.dim_value if d.HasField("dim_value") else None for d in tensor.shape.dim)
+    return TensorSpec(value.name, dtype, shape)
