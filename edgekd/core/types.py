@@ -40,7 +40,10 @@ class PerChannel(Config):
 
 
 class PerBlock(Config):
-    """One scale per run of `size` weights in memory order; (O·I…) -> scale (ceil(n / size),)."""
+    """One scale per run of `size` weights in memory order; (O·I…) -> scale (ceil(n / size),).
+
+    The last block of a weight that `size` does not divide is short.
+    """
 
     kind: Literal["per_block"] = "per_block"
     size: Annotated[int, Field(ge=2)]
@@ -51,15 +54,17 @@ Granularity = Annotated[PerTensor | PerChannel | PerBlock, Field(discriminator="
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Affine:
-    """``real = (code - zero_point) * scale``.
+    """``real = (code - zero_point) * scale + offset``.
 
     Attributes:
-        bits: Bits per code.
+        bits: Bits per code, 1 to 8.
         signed: Codes are two's complement; otherwise unsigned.
         granularity: Which weights share a scale.
         scale: float32, positive; shape as `granularity` says.
         zero_point: int32, in code units, same shape as `scale`.
         narrow: The most negative code is left out, so that the range is symmetric.
+        offset: float32, same shape as `scale`, for grids that do not hold 0 (bucketed min-max);
+            None for 0, the only one that integer kernels know.
     """
 
     bits: int
@@ -68,6 +73,7 @@ class Affine:
     scale: NDArray[np.float32]
     zero_point: NDArray[np.int32]
     narrow: bool = False
+    offset: NDArray[np.float32] | None = None
 
     @property
     def code_min(self) -> int:
@@ -82,11 +88,21 @@ class Affine:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Codebook:
-    """``real = centroids[group, code]``; centroids float32, shape (groups, 2**bits)."""
+    """``real = centroids[code] * scale + offset``: points shared by the tensor, scaled by group.
+
+    Attributes:
+        bits: Bits per code, 1 to 8.
+        granularity: Which weights share a scale and an offset.
+        centroids: float32, ascending, at most ``2**bits`` of them.
+        scale: float32, positive; shape as `granularity` says.
+        offset: float32, same shape as `scale`; None for 0.
+    """
 
     bits: int
     granularity: PerTensor | PerChannel | PerBlock
     centroids: NDArray[np.float32]
+    scale: NDArray[np.float32]
+    offset: NDArray[np.float32] | None = None
 
 
 Encoding = Affine | Codebook
@@ -123,7 +139,8 @@ class QuantizedStudent:
     Attributes:
         graph: ``torch.fx.GraphModule`` in float, batch-norm folded, weights as trained.
         weights: Encoding of each quantized layer, by its dotted path in `graph`.
-        activations: Encoding of each quantized tensor, by the fx node that makes it.
+        activations: Encoding of each quantized tensor, by the fx node that makes it; empty where
+            only weights are quantized.
         skipped: Every weighted layer left in float, with the reason. Never left out.
         activation_ranges: "learned" or "observed", for the report.
     """

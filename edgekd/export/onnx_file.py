@@ -6,14 +6,14 @@ import copy
 import logging
 import warnings
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeGuard
 
 import torch
 import torch.nn.functional as F
 from torch import fx, nn
 
 from edgekd.core.errors import UnsupportedError
-from edgekd.core.types import Affine, QuantizedStudent, Scheme
+from edgekd.core.types import Affine, Encoding, PerBlock, QuantizedStudent, Scheme
 from edgekd.export.emit import CODES, GRID_SCALE, EmitGlobalPool, EmitGrid, EmitLayer
 
 if TYPE_CHECKING:
@@ -73,10 +73,10 @@ def _emit_layers(graph: fx.GraphModule, student: QuantizedStudent, scheme: Schem
         if node.op != "call_module" or node.target not in student.weights:
             continue
         weight = student.weights[node.target]
-        if not isinstance(weight, Affine):
+        if not _has_integer_form(weight) or node.args[0].name not in student.activations:
             raise UnsupportedError(
-                f"The layer {node.target!r} has a codebook, which this export does not write.",
-                expected="affine weights",
+                f"The layer {node.target!r} has weights that this export does not write.",
+                expected="int8 activations; weights with a scale per channel or tensor, no offset",
                 got=type(weight).__name__,
             )
         source = student.activations[node.args[0].name]
@@ -87,6 +87,11 @@ def _emit_layers(graph: fx.GraphModule, student: QuantizedStudent, scheme: Schem
             name,
             EmitLayer(layer, weight, float(source.scale), scheme),
         )
+
+
+def _has_integer_form(weight: Encoding) -> TypeGuard[Affine]:
+    affine = isinstance(weight, Affine) and weight.signed and weight.offset is None
+    return affine and not isinstance(weight.granularity, PerBlock)
 
 
 def _emit_pools(graph: fx.GraphModule, opset: int) -> None:

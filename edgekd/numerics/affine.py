@@ -1,4 +1,4 @@
-"""Affine quantization of arrays: ``real = (code - zero_point) * scale``.
+"""Affine quantization of arrays: ``real = (code - zero_point) * scale + offset``.
 
 Everything is float32 and rounds half to even, as ONNX QuantizeLinear and torch.round do, so that
 the same numbers come out of training, export and runtimes.
@@ -9,7 +9,8 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from edgekd.core.types import Affine, PerBlock, PerChannel, PerTensor
+from edgekd.core.types import Affine
+from edgekd.numerics.groups import Granularity, scale_shape, spread, to_rows
 
 Floats = NDArray[np.float32]
 #: a range narrower than this is treated as empty: its scale would be a denormal
@@ -47,7 +48,10 @@ def asymmetric_range(low: float, high: float, *, bits: int) -> tuple[Floats, NDA
 def encode(values: Floats, affine: Affine) -> NDArray[np.int32]:
     """Codes of `values`, same shape, saturated at the ends of the code range."""
     scale, zero_point = _aligned(values, affine)
-    codes = np.rint(values.astype(np.float32) / scale) + zero_point
+    values = values.astype(np.float32)
+    if affine.offset is not None:
+        values = values - spread(affine.offset, values.shape, affine.granularity)
+    codes = np.rint(values / scale) + zero_point
     clipped: NDArray[np.int32] = np.clip(codes, affine.code_min, affine.code_max).astype(np.int32)
     return clipped
 
@@ -55,7 +59,10 @@ def encode(values: Floats, affine: Affine) -> NDArray[np.int32]:
 def decode(codes: NDArray[np.integer], affine: Affine) -> Floats:
     """Real values of `codes`, float32, same shape."""
     scale, zero_point = _aligned(codes, affine)
-    return ((codes - zero_point).astype(np.float32) * scale).astype(np.float32)
+    real = ((codes - zero_point).astype(np.float32) * scale).astype(np.float32)
+    if affine.offset is not None:
+        real = (real + spread(affine.offset, codes.shape, affine.granularity)).astype(np.float32)
+    return real
 
 
 def round_trip(values: Floats, affine: Affine) -> Floats:
@@ -63,25 +70,14 @@ def round_trip(values: Floats, affine: Affine) -> Floats:
     return decode(encode(values, affine), affine)
 
 
-def channel_max_abs(weight: Floats, granularity: PerTensor | PerChannel) -> Floats:
-    """Largest magnitude per scale group: () per tensor, (O,) per channel."""
-    if isinstance(granularity, PerTensor):
-        return np.array(np.abs(weight).max(initial=0.0), np.float32)
-    rows = np.moveaxis(weight, granularity.axis, 0).reshape(weight.shape[granularity.axis], -1)
-    return np.array(np.abs(rows).max(axis=1, initial=0.0), np.float32)
+def group_max_abs(weight: Floats, granularity: Granularity) -> Floats:
+    """Largest magnitude per scale group; shape as `groups.scale_shape` says."""
+    peaks: Floats = np.abs(to_rows(weight, granularity)).max(axis=1, initial=0.0)
+    return peaks.reshape(scale_shape(weight.shape, granularity))
 
 
 def _aligned(values: NDArray[np.generic], affine: Affine) -> tuple[Floats, NDArray[np.int32]]:
     """Scale and zero point reshaped to broadcast against `values`."""
-    match affine.granularity:
-        case PerTensor():
-            return affine.scale.reshape(()), affine.zero_point.reshape(())
-        case PerChannel(axis=axis):
-            shape = [1] * values.ndim
-            shape[axis] = -1
-            return affine.scale.reshape(shape), affine.zero_point.reshape(shape)
-        case PerBlock(size=size):
-            # blocks run through memory order; the last one may be short
-            spread = np.repeat(affine.scale, size)[: values.size].reshape(values.shape)
-            zero = np.repeat(affine.zero_point, size)[: values.size].reshape(values.shape)
-            return spread, zero
+    scale = spread(affine.scale, values.shape, affine.granularity)
+    zero_point = spread(affine.zero_point, values.shape, affine.granularity)
+    return scale, zero_point

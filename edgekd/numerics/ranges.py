@@ -1,12 +1,12 @@
-"""Symmetric scales with the least squared rounding error, for all channels of a weight at once."""
+"""Symmetric scales with the least squared rounding error, for all groups of a weight at once."""
 
 from __future__ import annotations
 
 import numpy as np
 from numpy.typing import NDArray
 
-from edgekd.core.types import PerChannel, PerTensor
-from edgekd.numerics.affine import SMALLEST_RANGE, Floats, symmetric_scale
+from edgekd.numerics.affine import SMALLEST_RANGE, symmetric_scale
+from edgekd.numerics.groups import Floats, Granularity, scale_shape, to_rows
 
 #: multiples of the min-max scale, eight an octave; above 1 where few values fit a coarser grid
 #: better, far below it where one outlier stretches the range (two bits: a quarter is usual)
@@ -15,16 +15,7 @@ _FINE = 2.0 ** (np.array([-3, -2, -1, 1, 2, 3]) / 32.0)
 _REFITS = 4
 
 
-def as_rows(weight: Floats, granularity: PerTensor | PerChannel) -> Floats:
-    """The weights that share a scale as one row each: (1, n) or (O, n)."""
-    if isinstance(granularity, PerTensor):
-        return weight.reshape(1, -1)
-    return np.moveaxis(weight, granularity.axis, 0).reshape(weight.shape[granularity.axis], -1)
-
-
-def least_squares_scale(
-    weight: Floats, granularity: PerTensor | PerChannel, *, bits: int
-) -> Floats:
+def least_squares_scale(weight: Floats, granularity: Granularity, *, bits: int) -> Floats:
     """Scale per group with a small squared error, never a larger one than min-max has.
 
     A grid of multiples of the min-max scale, a finer one around the best of them, then the scale
@@ -38,9 +29,9 @@ def least_squares_scale(
         bits: At least 2; codes are symmetric, ``|q| <= 2**(bits - 1) - 1``.
 
     Returns:
-        float32, positive; () per tensor, (O,) per channel. An all-zero group gets 1.
+        float32, positive; shape as `groups.scale_shape` says. An all-zero group gets 1.
     """
-    rows = as_rows(weight, granularity).astype(np.float32)
+    rows = to_rows(weight, granularity).astype(np.float32)
     largest_code = np.float32((1 << (bits - 1)) - 1)
     peaks = np.abs(rows).max(axis=1, initial=0.0)
     start = symmetric_scale(peaks, bits=bits)
@@ -65,19 +56,20 @@ def least_squares_scale(
         power = np.einsum("ij,ij->i", codes, codes)
         fit = np.einsum("ij,ij->i", rows, codes) / np.maximum(power, np.float32(1.0))
         offer(fit.astype(np.float32))
-    return best.reshape(()) if isinstance(granularity, PerTensor) else best
+    return best.reshape(scale_shape(weight.shape, granularity))
 
 
-def mean_abs_scale(weight: Floats, granularity: PerTensor | PerChannel, *, bits: int) -> Floats:
+def mean_abs_scale(weight: Floats, granularity: Granularity, *, bits: int) -> Floats:
     """``2 mean|w| / sqrt(largest code)`` per group (Esser et al. 2020, section 2.1).
 
+    >>> from edgekd.core.types import PerChannel
     >>> mean_abs_scale(np.float32([[1, -3], [0, 0]]), PerChannel(), bits=2).tolist()
     [4.0, 1.0]
     """
-    means = np.abs(as_rows(weight, granularity)).mean(axis=1)
+    means = np.abs(to_rows(weight, granularity)).mean(axis=1)
     scale = 2 * means / np.sqrt(np.float32((1 << (bits - 1)) - 1))
     safe = np.where(means > SMALLEST_RANGE, scale, 1.0).astype(np.float32)
-    return safe.reshape(()) if isinstance(granularity, PerTensor) else safe
+    return safe.reshape(scale_shape(weight.shape, granularity))
 
 
 def _codes(rows: Floats, scale: Floats, largest_code: np.float32) -> Floats:

@@ -12,7 +12,7 @@ from torch import Tensor, fx, nn
 
 from edgekd.core.errors import DataError
 from edgekd.core.types import Affine, PerChannel, PerTensor, QuantizedStudent, Scheme
-from edgekd.numerics import affine as numeric
+from edgekd.numerics.encoding import round_trip
 from edgekd.quantize.fake_quant import ActivationFakeQuant
 from edgekd.quantize.fold import fold_batch_norms, trace
 from edgekd.quantize.observers import Observer
@@ -21,10 +21,10 @@ from edgekd.quantize.placement import Placement, place
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+    from edgekd.numerics.groups import Granularity
     from edgekd.quantize.settings import QuantizeSettings
 
 _BATCH = 128
-_ACTIVATION_BITS = 8
 _SUFFIX = "_grid"
 
 
@@ -75,14 +75,15 @@ class QuantizationAware:
         seed: int,
     ) -> None:
         self.graph = fold_batch_norms(trace(student))
-        self.placement = place(self.graph, rules=settings.placed_rules())
-        self._granularity = (
-            PerChannel(axis=0) if scheme.weight_granularity == "per_channel" else PerTensor()
+        self.placement = place(
+            self.graph,
+            rules=settings.placed_rules(),
+            activations=settings.activation_bits != "float",
         )
         self._learned = learned
         ranges = _calibrate(self.graph, self.placement, settings, scheme, calibration, seed)
         self.module = _with_fake_quant(
-            self.graph, self.placement, settings, self._granularity, ranges, learned
+            self.graph, self.placement, settings, _granularity(settings, scheme), ranges, learned
         )
 
     def freeze(self) -> QuantizedStudent:
@@ -123,10 +124,7 @@ def simulate(student: QuantizedStudent) -> fx.GraphModule:
     with torch.no_grad():
         for path, encoding in student.weights.items():
             layer: Any = graph.get_submodule(path)
-            assert isinstance(encoding, Affine)
-            layer.weight.copy_(
-                torch.from_numpy(numeric.round_trip(layer.weight.numpy(), encoding))
-            )
+            layer.weight.copy_(torch.from_numpy(round_trip(layer.weight.numpy(), encoding)))
     grids = {
         name: ActivationFakeQuant(a, learned=False) for name, a in student.activations.items()
     }
@@ -167,6 +165,8 @@ def _calibrate(
     calibration: NDArray[np.float32],
     seed: int,
 ) -> dict[str, Affine]:
+    if settings.activation_bits == "float":
+        return {}
     if len(calibration) == 0:
         raise DataError("Calibration got no samples.", expected="at least one train sample")
     observers = {name: Observer(name, seed=seed) for name in placement.quantized}
@@ -184,16 +184,22 @@ def _calibrate(
             _Watch(graph).run(torch.from_numpy(calibration[start : start + _BATCH]))
     signed = scheme.activations == "int8"
     return {
-        name: observer.affine(settings.ranges, bits=_ACTIVATION_BITS, signed=signed)
+        name: observer.affine(settings.ranges, bits=settings.activation_bits, signed=signed)
         for name, observer in observers.items()
     }
+
+
+def _granularity(settings: QuantizeSettings, scheme: Scheme) -> Granularity:
+    if settings.granularity is not None:
+        return settings.granularity
+    return PerChannel(axis=0) if scheme.weight_granularity == "per_channel" else PerTensor()
 
 
 def _with_fake_quant(
     graph: fx.GraphModule,
     placement: Placement,
     settings: QuantizeSettings,
-    granularity: PerChannel | PerTensor,
+    granularity: Granularity,
     ranges: dict[str, Affine],
     learned: bool,
 ) -> fx.GraphModule:
@@ -207,8 +213,10 @@ def _with_fake_quant(
                 expected="finite numbers",
                 todo="train again with a lower learning rate; look at the input scaling",
             )
-        quantizer = placement.chosen.get(path, settings.weights)
-        fake = quantizer.fake_quant(layer.weight, granularity)
+        chosen = placement.chosen.get(path)
+        quantizer = settings.weights if chosen is None else chosen.quantizer
+        shared = granularity if chosen is None else chosen.granularity or granularity
+        fake = quantizer.fake_quant(layer.weight, shared)
         setattr(module.get_submodule(parent), name, QuantizedLayer(layer, fake))
     _insert(module, {n: ActivationFakeQuant(a, learned=learned) for n, a in ranges.items()})
     return module

@@ -13,11 +13,12 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from edgekd.core.errors import UnsupportedError
-from edgekd.core.types import Affine, PerBlock, PerChannel, PerTensor
+from edgekd.core.types import Affine, PerTensor
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
+
+    from edgekd.numerics.groups import Granularity
 
 
 class _FakePerTensor(torch.autograd.Function):
@@ -150,33 +151,7 @@ class ActivationFakeQuant(nn.Module):
         )
 
 
-def scale_shape(weight: Tensor, granularity: PerTensor | PerChannel) -> list[int]:
-    """Shape that lines the scales up with a weight of shape (O, I, …)."""
-    if isinstance(granularity, PerTensor):
-        return []
-    shape = [1] * weight.ndim
-    shape[granularity.axis] = -1
-    return shape
-
-
-def without_blocks(
-    granularity: PerTensor | PerChannel | PerBlock, *, quantizer: str
-) -> PerTensor | PerChannel:
-    """The granularity, for a quantizer that knows no blocks.
-
-    Raises:
-        UnsupportedError: It is per block.
-    """
-    if isinstance(granularity, PerBlock):
-        raise UnsupportedError(
-            f"The quantizer {quantizer!r} has no blocks.", expected="per_tensor or per_channel"
-        )
-    return granularity
-
-
-def symmetric(
-    scale: NDArray[np.float32], granularity: PerTensor | PerChannel, bits: int
-) -> Affine:
+def symmetric(scale: NDArray[np.float32], granularity: Granularity, bits: int) -> Affine:
     """Signed codes around zero point 0, the most negative one left out."""
     scale = np.asarray(scale, np.float32)
     return Affine(bits, True, granularity, scale, np.zeros(scale.shape, np.int32), narrow=True)

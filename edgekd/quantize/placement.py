@@ -58,18 +58,25 @@ class Placement:
         quantized: Nodes whose output is put on a grid of its own.
         shared: Node -> the node whose grid its output already lies on.
         skipped: Weighted layer left in float -> reason.
-        chosen: Layer -> the weight quantizer that a rule chose; the others have the recipe's.
+        chosen: Layer -> what a rule chose for it; the others have the recipe's quantizer.
     """
 
     weights: tuple[str, ...]
     quantized: tuple[str, ...]
     shared: Mapping[str, str]
     skipped: Mapping[str, str]
-    chosen: Mapping[str, Any]
+    chosen: Mapping[str, Choice]
 
 
-def place(graph: fx.GraphModule, *, rules: Sequence[PlacedRule] = ()) -> Placement:
+def place(
+    graph: fx.GraphModule, *, rules: Sequence[PlacedRule] = (), activations: bool = True
+) -> Placement:
     """Decide which layers and tensors become integers.
+
+    Args:
+        graph: Traced, batch norm folded.
+        rules: In order.
+        activations: False leaves the tensors between layers in float.
 
     Raises:
         RecipeError: A rule matches no layer.
@@ -90,7 +97,7 @@ def place(graph: fx.GraphModule, *, rules: Sequence[PlacedRule] = ()) -> Placeme
             expected="at least one convolution or linear layer",
             got="; ".join(f"{k}: {v}" for k, v in skipped.items()) or "none found",
         )
-    wanted = _wanted(graph, kinds, weights)
+    wanted = _wanted(graph, kinds, weights) if activations else set()
     quantized, shared = [], {}
     for node in graph.graph.nodes:
         if node not in wanted or _absorbed(node, kinds):
@@ -100,7 +107,7 @@ def place(graph: fx.GraphModule, *, rules: Sequence[PlacedRule] = ()) -> Placeme
             quantized.append(node.name)
         elif source in wanted:
             shared[node.name] = source.name
-    chosen = {path: choices[path].quantizer for path in weights if path in choices}
+    chosen = {path: choices[path] for path in weights if path in choices}
     return Placement(weights, tuple(quantized), shared, skipped, chosen)
 
 

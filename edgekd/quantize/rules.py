@@ -12,6 +12,7 @@ from pydantic import AfterValidator
 
 from edgekd.core.config import Config
 from edgekd.core.errors import RecipeError
+from edgekd.core.types import Granularity
 from edgekd.quantize.quantizers._contract import QUANTIZERS, Quantizer
 
 if TYPE_CHECKING:
@@ -44,10 +45,12 @@ class Rule(Config):
             shell wildcard over layer paths, or re: and a regular expression that is searched in
             them. A layer that is called one of the three words is meant by ``re:^first$``.
         weights: A weight quantizer, or the word float.
+        granularity: Which of the layer's weights share a scale; null for the recipe's.
     """
 
     layers: Pattern
     weights: Weights
+    granularity: Granularity | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,10 +88,12 @@ class Choice:
     Attributes:
         quantizer: None for float.
         reason: Why, for the report.
+        granularity: None for the recipe's.
     """
 
     quantizer: Any
     reason: str
+    granularity: Any = None
 
 
 def in_order(keep_float: Sequence[str], rules: Sequence[Rule]) -> tuple[PlacedRule, ...]:
@@ -125,7 +130,7 @@ def choose(layers: Sequence[Layer], rules: Sequence[PlacedRule]) -> dict[str, Ch
         is_float = weights == "float"
         what = "kept in float" if is_float else "quantizer chosen"
         reason = f"{what} by the {placed.called} {pattern!r}"
-        choice = Choice(None if is_float else weights, reason)
+        choice = Choice(None if is_float else weights, reason, placed.rule.granularity)
         chosen |= dict.fromkeys(hits, choice)
     return chosen
 

@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field
 
 from edgekd.core.config import Config
+from edgekd.core.types import Granularity
 from edgekd.quantize.quantizers._contract import QuantizerField
 from edgekd.quantize.rules import Pattern, PlacedRule, Rule, in_order
 
@@ -18,6 +19,10 @@ class QuantizeSettings(Config):
         method: quantized_distillation trains through the rounding with the teacher's help and
             also reports post-training quantization; post_training stops there.
         weights: The weight quantizer and its fields.
+        granularity: Which weights share a scale: {kind: per_tensor}, {kind: per_channel} or
+            {kind: per_block, size: 256}; null for what the target's integer kernels want.
+        activation_bits: Of every tensor between layers; float quantizes weights alone, which
+            makes the file small and leaves the arithmetic in float.
         ranges: How activation ranges are read off calibration data.
         learned_ranges: Train the activation scales as well (quantized distillation only).
         calibration_samples: How many train samples are looked at.
@@ -27,6 +32,8 @@ class QuantizeSettings(Config):
 
     method: Literal["quantized_distillation", "post_training"] = "quantized_distillation"
     weights: QuantizerField = Field(default="minmax", validate_default=True)
+    granularity: Granularity | None = None
+    activation_bits: Annotated[int, Field(ge=2, le=8)] | Literal["float"] = 8
     ranges: Literal["minmax", "percentile", "mse"] = "mse"
     learned_ranges: bool = True
     calibration_samples: Annotated[int, Field(ge=1)] = 512

@@ -3,25 +3,30 @@
 from __future__ import annotations
 
 import json
+from dataclasses import fields
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 from pydantic import TypeAdapter
 
 from edgekd.core.errors import DataError
 from edgekd.core.files import atomic_path
-from edgekd.core.types import Affine, Granularity, QuantizedStudent
+from edgekd.core.types import Affine, Codebook, Granularity, QuantizedStudent
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from torch import fx
 
+    from edgekd.core.types import Encoding
+
+_KINDS: dict[str, type[Affine | Codebook]] = {"Affine": Affine, "Codebook": Codebook}
+#: fields that hold arrays
+_ARRAYS = ("scale", "zero_point", "offset", "centroids")
 _GRANULARITY: TypeAdapter[Any] = TypeAdapter(Granularity)
 
 
 def save(student: QuantizedStudent, path: Path) -> None:
-    """Write weights, scales and zero points; the meta data say what they belong to."""
+    """Write weights and encodings; the meta data say what the arrays belong to."""
     from safetensors.torch import save_file
 
     tensors = {f"graph.{k}": v.contiguous() for k, v in student.graph.state_dict().items()}
@@ -34,16 +39,17 @@ def save(student: QuantizedStudent, path: Path) -> None:
     import torch
 
     for group, encodings in (("weights", student.weights), ("activations", student.activations)):
-        for name, affine in encodings.items():
-            assert isinstance(affine, Affine)
-            tensors[f"{group}.scale.{name}"] = torch.from_numpy(affine.scale.copy())
-            tensors[f"{group}.zero_point.{name}"] = torch.from_numpy(affine.zero_point.copy())
-            meta[group][name] = {
-                "bits": affine.bits,
-                "signed": affine.signed,
-                "narrow": affine.narrow,
-                "granularity": affine.granularity.model_dump(),
-            }
+        for name, encoding in encodings.items():
+            item: dict[str, Any] = {"kind": type(encoding).__name__}
+            for field in fields(encoding):
+                value = getattr(encoding, field.name)
+                if field.name in _ARRAYS and value is not None:
+                    tensors[f"{group}.{field.name}.{name}"] = torch.from_numpy(value.copy())
+                elif field.name == "granularity":
+                    item["granularity"] = value.model_dump()
+                elif value is not None:
+                    item[field.name] = value
+            meta[group][name] = item
     with atomic_path(path) as temp:
         save_file(tensors, temp, metadata={"edgekd": json.dumps(meta, sort_keys=True)})
 
@@ -69,23 +75,23 @@ def load(path: Path, graph: fx.GraphModule) -> QuantizedStudent:
             todo="remove the file; the stage is done again",
         ) from e
 
-    def encodings(group: str) -> dict[str, Affine]:
+    def encodings(group: str) -> dict[str, Any]:
         return {
-            name: Affine(
-                bits=item["bits"],
-                signed=item["signed"],
-                granularity=_GRANULARITY.validate_python(item["granularity"]),
-                scale=np.asarray(tensors[f"{group}.scale.{name}"].numpy(), np.float32),
-                zero_point=np.asarray(tensors[f"{group}.zero_point.{name}"].numpy(), np.int32),
-                narrow=item["narrow"],
-            )
+            name: _encoding(item, {f: tensors.get(f"{group}.{f}.{name}") for f in _ARRAYS})
             for name, item in meta[group].items()
         }
 
     return QuantizedStudent(
         graph=graph.eval(),
-        weights=dict(encodings("weights")),
+        weights=encodings("weights"),
         activations=encodings("activations"),
         skipped=meta["skipped"],
         activation_ranges=meta["activation_ranges"],
     )
+
+
+def _encoding(item: dict[str, Any], tensors: dict[str, Any]) -> Encoding:
+    values = {key: value for key, value in item.items() if key != "kind"}
+    values["granularity"] = _GRANULARITY.validate_python(item["granularity"])
+    values |= {field: t.numpy() for field, t in tensors.items() if t is not None}
+    return _KINDS[item["kind"]](**values)

@@ -68,9 +68,9 @@ def test_a_range_of_nothing_has_scale_one() -> None:
 
 def test_each_channel_has_its_own_scale() -> None:
     weight = np.float32([[1.0, -2.0], [0.5, 0.25]])
-    assert affine.channel_max_abs(weight, PerChannel(axis=0)).tolist() == [2.0, 0.5]
-    assert affine.channel_max_abs(weight, PerChannel(axis=1)).tolist() == [1.0, 2.0]
-    assert affine.channel_max_abs(weight, PerTensor()).tolist() == 2.0
+    assert affine.group_max_abs(weight, PerChannel(axis=0)).tolist() == [2.0, 0.5]
+    assert affine.group_max_abs(weight, PerChannel(axis=1)).tolist() == [1.0, 2.0]
+    assert affine.group_max_abs(weight, PerTensor()).tolist() == 2.0
 
 
 @pytest.mark.parametrize("size", [2, 3, 7])

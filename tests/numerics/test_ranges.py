@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from edgekd.core.types import Affine, PerChannel, PerTensor
-from edgekd.numerics.affine import channel_max_abs, round_trip, symmetric_scale
+from edgekd.numerics.affine import group_max_abs, round_trip, symmetric_scale
 from edgekd.numerics.ranges import least_squares_scale, mean_abs_scale
 
 _WEIGHTS = hnp.arrays(
@@ -34,7 +34,7 @@ def test_it_never_errs_more_than_min_max(
     weight: np.ndarray, groups: PerTensor | PerChannel, bits: int
 ) -> None:
     scale = least_squares_scale(weight, groups, bits=bits)
-    plain = symmetric_scale(channel_max_abs(weight, groups), bits=bits)
+    plain = symmetric_scale(group_max_abs(weight, groups), bits=bits)
     assert scale.shape == plain.shape
     assert scale.dtype == np.float32
     assert np.isfinite(scale).all()

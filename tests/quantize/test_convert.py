@@ -1,5 +1,8 @@
 from __future__ import annotations
 
+from dataclasses import fields, replace
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
@@ -7,7 +10,7 @@ from torch import nn
 
 from edgekd.core.config import validate
 from edgekd.core.errors import DataError, RecipeError, UnsupportedError
-from edgekd.core.types import QuantizedStudent, Scheme
+from edgekd.core.types import Affine, Codebook, PerBlock, QuantizedStudent, Scheme
 from edgekd.quantize import store
 from edgekd.quantize.convert import QuantizationAware, simulate, taps
 from edgekd.quantize.fold import fold_batch_norms, trace
@@ -208,3 +211,46 @@ def test_freezing_keeps_what_skipped_layers_learned() -> None:
         work.module.get_submodule("head").weight.fill_(0.25)  # type: ignore[union-attr, operator]
     student: QuantizedStudent = work.freeze()
     assert torch.all(student.graph.get_submodule("head").weight == 0.25)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("granularity", [{"kind": "per_block", "size": 50}, None])
+def test_weights_alone_are_quantized_where_activations_stay_in_float(
+    granularity: dict[str, object] | None,
+) -> None:
+    work = aware(trained_looking("residual"), activation_bits="float", granularity=granularity)
+    student = work.freeze()
+    assert not student.activations
+    assert set(student.weights) == set(work.placement.weights)
+    kind = "per_channel" if granularity is None else "per_block"
+    assert {e.granularity.kind for e in student.weights.values()} == {kind}
+    inputs = torch.from_numpy(samples())
+    with torch.no_grad():
+        trained, stored = work.module.eval()(inputs), simulate(student)(inputs)
+    assert torch.allclose(trained, stored, atol=1e-5)
+
+
+def test_a_rule_may_choose_blocks_for_one_layer() -> None:
+    rule = {"layers": "last", "weights": "mse", "granularity": {"kind": "per_block", "size": 32}}
+    student = aware(trained_looking("residual"), rules=[rule]).freeze()
+    kinds = {path: e.granularity.kind for path, e in student.weights.items()}
+    assert kinds.pop("head") == "per_block"
+    assert set(kinds.values()) == {"per_channel"}
+
+
+def test_every_kind_of_encoding_comes_back_from_disk(tmp_path: Path) -> None:
+    student = aware(trained_looking("residual")).freeze()
+    blocks = np.arange(1, 4, dtype=np.float32)
+    grid = Affine(2, False, PerBlock(size=64), blocks, np.zeros(3, np.int32), offset=-blocks)
+    points = np.linspace(0, 1, 4, dtype=np.float32)
+    book = Codebook(2, PerBlock(size=64), points, blocks, None)
+    first, second, *_ = student.weights
+    student = replace(student, weights={**student.weights, first: grid, second: book})
+    store.save(student, tmp_path / "student.safetensors")
+    graph = fold_batch_norms(trace(NETS["residual"]()))
+    back = store.load(tmp_path / "student.safetensors", graph)
+    for path, encoding in student.weights.items():
+        found = back.weights[path]
+        assert type(found) is type(encoding)
+        for field in fields(encoding):
+            one, other = getattr(encoding, field.name), getattr(found, field.name)
+            assert np.array_equal(one, other) if isinstance(one, np.ndarray) else one == other

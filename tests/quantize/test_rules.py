@@ -114,8 +114,12 @@ def test_keep_float_reads_the_same_patterns() -> None:
 
 def test_rules_are_written_back_and_counted_as_a_need() -> None:
     written = [
-        {"layers": "first", "weights": "float"},
-        {"layers": "last", "weights": {"name": "mse", "bits": 4, "refresh_steps": 100}},
+        {"layers": "first", "weights": "float", "granularity": None},
+        {
+            "layers": "last",
+            "weights": {"name": "mse", "bits": 4, "refresh_steps": 100},
+            "granularity": {"kind": "per_block", "size": 64},
+        },
     ]
     settings = validate(QuantizeSettings, {"rules": written}, source="recipe")
     assert settings.model_dump(mode="json")["rules"] == written

@@ -10,16 +10,17 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from edgekd.core.config import Config
-from edgekd.core.types import Affine, PerBlock, PerChannel, PerTensor
-from edgekd.numerics.affine import SMALLEST_RANGE, channel_max_abs
+from edgekd.core.types import Affine
+from edgekd.numerics.affine import SMALLEST_RANGE, group_max_abs
 from edgekd.numerics.ranges import least_squares_scale, mean_abs_scale
-from edgekd.quantize.fake_quant import fake_quant, scale_shape, symmetric, without_blocks
+from edgekd.quantize.fake_quant import fake_quant, symmetric
+from edgekd.quantize.grouping import aligned
 from edgekd.quantize.quantizers._contract import QUANTIZERS
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    Granularity = PerTensor | PerChannel | PerBlock
+    from edgekd.numerics.groups import Granularity
 
 
 @QUANTIZERS.register
@@ -40,18 +41,17 @@ class Lsq(Config):
 
     def encode(self, weight: NDArray[np.float32], granularity: Granularity) -> Affine:
         """The encoding that training starts from, for a weight of shape (O, I, …)."""
-        groups = without_blocks(granularity, quantizer="lsq")
         search = least_squares_scale if self.start == "mse" else mean_abs_scale
-        scale = search(weight, groups, bits=self.bits)
+        scale = search(weight, granularity, bits=self.bits)
         # an empty channel may come alive in training: it starts with the others' step
-        empty = channel_max_abs(weight, groups) <= SMALLEST_RANGE
+        empty = group_max_abs(weight, granularity) <= SMALLEST_RANGE
         if empty.any() and not empty.all():
             scale = np.where(empty, scale[~empty].mean(), scale).astype(np.float32)
-        return symmetric(scale, groups, self.bits)
+        return symmetric(scale, granularity, self.bits)
 
     def fake_quant(self, weight: Tensor, granularity: Granularity) -> LsqFakeQuant:
         """A module with one parameter per scale."""
-        return LsqFakeQuant(self, weight, without_blocks(granularity, quantizer="lsq"))
+        return LsqFakeQuant(self, weight, granularity)
 
 
 class LsqFakeQuant(nn.Module):
@@ -65,16 +65,14 @@ class LsqFakeQuant(nn.Module):
     empty channel cannot leap.
 
     Attributes:
-        start_scale: () or (O,).
+        start_scale: One per group.
         log_gain: Trained, same shape; not decayed (fewer than two dimensions).
     """
 
     start_scale: Tensor
     zero_point: Tensor
 
-    def __init__(
-        self, quantizer: Lsq, weight: Tensor, granularity: PerTensor | PerChannel
-    ) -> None:
+    def __init__(self, quantizer: Lsq, weight: Tensor, granularity: Granularity) -> None:
         super().__init__()
         self.bits, self.granularity = quantizer.bits, granularity
         self.high = (1 << (quantizer.bits - 1)) - 1
@@ -88,7 +86,7 @@ class LsqFakeQuant(nn.Module):
         self.log_gain.lr_scale = quantizer.lr_scale  # type: ignore[attr-defined]
 
     def step_size(self) -> Tensor:
-        """The scale in force, () or (O,)."""
+        """The scale in force, one per group."""
         return self.start_scale * torch.exp(self.log_gain)
 
     def forward(self, weight: Tensor) -> Tensor:
@@ -96,8 +94,8 @@ class LsqFakeQuant(nn.Module):
         scale = self.step_size()
         if scale.requires_grad:
             scale.register_hook(self._scaled)  # type: ignore[no-untyped-call]
-        aligned = scale.view(scale_shape(weight, self.granularity))
-        return fake_quant(weight, aligned, self.zero_point, -self.high, self.high)
+        steps = aligned(scale, weight.shape, self.granularity)
+        return fake_quant(weight, steps, self.zero_point, -self.high, self.high)
 
     def _scaled(self, grad: Tensor) -> Tensor:
         return grad * self.gradient_factor

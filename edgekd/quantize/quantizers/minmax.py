@@ -9,16 +9,17 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from edgekd.core.config import Config
-from edgekd.core.types import Affine, PerBlock, PerChannel, PerTensor
-from edgekd.numerics.affine import SMALLEST_RANGE, channel_max_abs, symmetric_scale
-from edgekd.quantize.fake_quant import fake_quant, symmetric, without_blocks
+from edgekd.core.types import Affine
+from edgekd.numerics.affine import SMALLEST_RANGE, group_max_abs, symmetric_scale
+from edgekd.quantize.fake_quant import fake_quant, symmetric
+from edgekd.quantize.grouping import aligned, to_rows
 from edgekd.quantize.quantizers._contract import QUANTIZERS
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    Granularity = PerTensor | PerChannel | PerBlock
+    from edgekd.numerics.groups import Granularity
 
 
 @QUANTIZERS.register
@@ -33,19 +34,18 @@ class MinMax(Config):
 
     def encode(self, weight: NDArray[np.float32], granularity: Granularity) -> Affine:
         """The encoding for a weight of shape (O, I, …)."""
-        groups = without_blocks(granularity, quantizer="minmax")
-        scale = symmetric_scale(channel_max_abs(weight, groups), bits=self.bits)
-        return symmetric(scale, groups, self.bits)
+        scale = symmetric_scale(group_max_abs(weight, granularity), bits=self.bits)
+        return symmetric(scale, granularity, self.bits)
 
     def fake_quant(self, weight: Tensor, granularity: Granularity) -> MinMaxFakeQuant:
         """A module without parameters: the scale follows the weight."""
-        return MinMaxFakeQuant(self, without_blocks(granularity, quantizer="minmax"))
+        return MinMaxFakeQuant(self, granularity)
 
 
 class MinMaxFakeQuant(nn.Module):
     """Scale from the weight of the moment; no gradient through the scale."""
 
-    def __init__(self, quantizer: MinMax, granularity: PerTensor | PerChannel) -> None:
+    def __init__(self, quantizer: MinMax, granularity: Granularity) -> None:
         super().__init__()
         self.quantizer, self.granularity = quantizer, granularity
         self.high = (1 << (quantizer.bits - 1)) - 1
@@ -56,14 +56,11 @@ class MinMaxFakeQuant(nn.Module):
     def forward(self, weight: Tensor) -> Tensor:
         """(O, I, …) -> same shape, on the grid."""
         with torch.no_grad():
-            if isinstance(self.granularity, PerTensor):
-                max_abs = weight.abs().max()
-            else:
-                others = [i for i in range(weight.ndim) if i != self.granularity.axis]
-                max_abs = weight.abs().amax(others, keepdim=True)
+            max_abs = to_rows(weight, self.granularity).abs().amax(1)
             safe = torch.where(max_abs > SMALLEST_RANGE, max_abs, float(self.high))
             scale = safe / self.high
-        return fake_quant(weight, scale, self.zero_point, -self.high, self.high)
+            steps = aligned(scale, weight.shape, self.granularity)
+        return fake_quant(weight, steps, self.zero_point, -self.high, self.high)
 
     def encoding(self, weight: Tensor) -> Affine:
         """The encoding in force."""

@@ -10,15 +10,16 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from edgekd.core.config import Config
-from edgekd.core.types import Affine, PerBlock, PerChannel, PerTensor
+from edgekd.core.types import Affine
 from edgekd.numerics.ranges import least_squares_scale
-from edgekd.quantize.fake_quant import fake_quant, scale_shape, symmetric, without_blocks
+from edgekd.quantize.fake_quant import fake_quant, symmetric
+from edgekd.quantize.grouping import aligned
 from edgekd.quantize.quantizers._contract import QUANTIZERS
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    Granularity = PerTensor | PerChannel | PerBlock
+    from edgekd.numerics.groups import Granularity
 
 
 @QUANTIZERS.register
@@ -39,12 +40,13 @@ class Mse(Config):
 
     def encode(self, weight: NDArray[np.float32], granularity: Granularity) -> Affine:
         """The encoding for a weight of shape (O, I, …)."""
-        groups = without_blocks(granularity, quantizer="mse")
-        return symmetric(least_squares_scale(weight, groups, bits=self.bits), groups, self.bits)
+        return symmetric(
+            least_squares_scale(weight, granularity, bits=self.bits), granularity, self.bits
+        )
 
     def fake_quant(self, weight: Tensor, granularity: Granularity) -> MseFakeQuant:
         """A module without parameters; its scale is a buffer."""
-        return MseFakeQuant(self, weight, without_blocks(granularity, quantizer="mse"))
+        return MseFakeQuant(self, weight, granularity)
 
 
 class MseFakeQuant(nn.Module):
@@ -59,9 +61,7 @@ class MseFakeQuant(nn.Module):
     steps: Tensor
     zero_point: Tensor
 
-    def __init__(
-        self, quantizer: Mse, weight: Tensor, granularity: PerTensor | PerChannel
-    ) -> None:
+    def __init__(self, quantizer: Mse, weight: Tensor, granularity: Granularity) -> None:
         super().__init__()
         self.quantizer, self.granularity = quantizer, granularity
         self.high = (1 << (quantizer.bits - 1)) - 1
@@ -77,7 +77,7 @@ class MseFakeQuant(nn.Module):
                 self.scale.copy_(self._searched(weight))
             self.steps += 1
         # a copy: the backward pass needs the scale of this forward, not of a later search
-        scale = self.scale.clone().view(scale_shape(weight, self.granularity))
+        scale = aligned(self.scale.clone(), weight.shape, self.granularity)
         return fake_quant(weight, scale, self.zero_point, -self.high, self.high)
 
     def encoding(self, weight: Tensor) -> Affine:
