@@ -30,7 +30,8 @@ def doctor(
 ) -> None:
     """Say what this machine can do: CPU, runtimes, and which operators have integer kernels.
 
-    Every row of a table comes from a tiny model that was run through the target's runtime.
+    Every row of a table comes from a tiny model that was run through the target's runtime. A
+    target that cannot be used here is shown as such, and gives the exit code if it was named.
     """
     import json
 
@@ -56,7 +57,7 @@ def doctor(
     problems = [one for one in found if one.exit_code]
     for one in problems:
         print(one.problem, file=sys.stderr)
-    if problems:
+    if problems and (target or len(problems) == len(found)):
         raise typer.Exit(problems[0].exit_code)
 
 

@@ -24,7 +24,11 @@ from typing import ClassVar
 INTERNAL_EXIT_CODE = 70
 
 #: what pip calls a package whose import name differs
-_DISTRIBUTIONS = {"sklearn": "scikit-learn", "PIL": "pillow", "tensorrt": "'edgekd[tensorrt]'"}
+_DISTRIBUTIONS = {
+    "sklearn": "scikit-learn",
+    "PIL": "pillow",
+    "tensorrt_rtx": "'edgekd[tensorrt-rtx]'",
+}
 
 
 class EdgekdError(Exception):

@@ -211,6 +211,16 @@ CHECKS: tuple[Check, ...] = (
 )
 
 
+#: kept also by a backend whose artifacts this machine cannot run
+BUILD_CHECKS: tuple[Check, ...] = (
+    an_empty_file_is_refused,
+    a_cut_off_file_is_refused,
+    something_else_is_refused,
+    a_file_pointing_outside_its_folder_is_refused,
+    a_refused_build_leaves_nothing_behind,
+)
+
+
 def _model(target: Target, *, quantized: bool | None = None) -> bytes:
     scheme = target.scheme
     if scheme is None or quantized is False:

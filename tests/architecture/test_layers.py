@@ -65,7 +65,9 @@ def test_no_module_imports_itself_round_a_corner(tree: Tree) -> None:
 
 BARE_EDGEKD = """
 import importlib, json, pkgutil, sys
-BLOCKED = {"torch", "onnx", "onnxruntime", "openvino", "sklearn", "altair", "tensorrt", "scipy"}
+BLOCKED = {
+    "torch", "onnx", "onnxruntime", "openvino", "tensorrt_rtx", "sklearn", "altair", "scipy"
+}
 class Blocker:
     def find_spec(self, name, path=None, target=None):
         if name.partition(".")[0] in BLOCKED:
@@ -96,6 +98,7 @@ def test_every_package_that_is_imported_is_declared(tree: Tree) -> None:
         "pydantic_core": "pydantic",
         "vl_convert": "vl-convert-python",
         "google": "protobuf",
+        "tensorrt_rtx": "tensorrt-rtx",
     }
     project = tomllib.loads((tree.root / "pyproject.toml").read_text())["project"]
     extras = project["optional-dependencies"].values()

@@ -149,3 +149,17 @@ def test_no_such_target(capsys: pytest.CaptureFixture[str]) -> None:
     captured = capsys.readouterr()
     assert "Did you mean 'x86-onnxruntime-int8'" in captured.err
     assert captured.out == ""
+
+
+def test_without_a_name_a_target_of_another_machine_is_shown_and_no_failure(
+    few: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    elsewhere = "rtx-tensorrt-int8"
+    monkeypatch.setattr("edgekd.core.target.target_names", lambda: [elsewhere, ORT])
+    assert run(["doctor"]) == 0
+    captured = capsys.readouterr()
+    assert f"{elsewhere} (tensorrt_rtx)\ncannot be used here, see below\n" in captured.out
+    assert f"The target {elsewhere!r} cannot " in captured.err
+    assert run(["doctor", "--target", elsewhere]) in (3, 4)
+    monkeypatch.setattr("edgekd.core.target.target_names", lambda: [elsewhere])
+    assert run(["doctor"]) in (3, 4), "nothing can be used here"

@@ -9,7 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from edgekd.backends._contract import BACKENDS
 from edgekd.core.config import dump_yaml
+from edgekd.core.errors import MissingDependencyError
 from edgekd.core.ledger import Ledger
 from edgekd.core.target import load_target
 
@@ -37,7 +39,7 @@ def write_target(folder: Path, **changes: Any) -> str:
         ),
         ({"runtime": "newest"}, 2, ["The target 'mine' has no valid runtime version", "'newest'"]),
         ({"backend": "openvin"}, 2, ["The target 'mine' cannot run.", "mean 'openvino'?"]),
-        ({"backend": "tensorrt"}, 2, ["The target 'mine' cannot run.", "Known: "]),
+        ({"backend": "tvm"}, 2, ["The target 'mine' cannot run.", "Known: "]),
         ({"name": "yours"}, 2, ["mine.yaml carries another target's name", "name: yours"]),
         ({"precison": "int8"}, 2, ["mine.yaml is not valid", "Did you mean 'precision'?"]),
         ({"scheme": None}, 2, ["mine.yaml is not valid", "an int8 target needs a `scheme`"]),
@@ -59,6 +61,23 @@ def test_a_target_that_cannot_be_served(
     for text in texts:
         assert text in said.err
     assert not (tmp_path / "runs" / "tiny" / "artifacts").exists()
+
+
+@pytest.mark.parametrize("name", ["rtx-tensorrt-int8"])
+def test_a_target_whose_device_is_not_here_is_refused_before_any_training(
+    name: str, write_recipe: Write, edgekd: Command, tmp_path: Path
+) -> None:
+    backend = load_target(name).backend
+    try:
+        BACKENDS.get(backend)
+    except MissingDependencyError as e:
+        pytest.skip(e.failed)
+    said = edgekd("compress", write_recipe(), "--target", name)
+    assert said.code == 4, said.err
+    assert f"The target {name!r} cannot be measured" in said.err
+    assert "NVIDIA" in said.err
+    assert "  to do:    " in said.err
+    assert not (tmp_path / "runs" / "tiny" / "stages").exists()
 
 
 def test_a_file_that_is_not_its_student_is_refused_at_the_first_rung_and_never_delivered(
