@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from rich.console import Group
 
     from edgekd.profile.file import FileProfile
+    from edgekd.profile.sustained import Sustained
 
 _DEFAULT_TARGET = "x86-onnxruntime-fp32"
 
@@ -38,6 +39,13 @@ def profile(
     max_duration: Annotated[
         float, typer.Option(help="Timed seconds on each target, at most.")
     ] = 60.0,
+    sustained: Annotated[
+        float,
+        typer.Option(
+            metavar="MINUTES",
+            help="Then run each file back to back this long: throttling, energy.",
+        ),
+    ] = 0.0,
     out: Annotated[
         Path | None,
         typer.Option(help="Write the raw samples here; with several targets one file for each."),
@@ -49,12 +57,17 @@ def profile(
 
     from edgekd.cli._console import RichProgress, stdout
     from edgekd.core.config import validate
+    from edgekd.core.errors import RecipeError
     from edgekd.core.target import load_target
     from edgekd.profile.file import profile_file
     from edgekd.profile.inputs import parse_shapes
     from edgekd.profile.measure import MeasureRule
     from edgekd.profile.store import write_profile
 
+    if not 0 <= sustained <= 24 * 60:
+        raise RecipeError(
+            "--sustained is out of range.", expected="0 to 1440 minutes", got=f"{sustained:g}"
+        )
     rule = validate(
         MeasureRule,
         {
@@ -72,11 +85,15 @@ def profile(
             rule,
             shapes=parse_shapes(shape or []),
             inputs_npz=inputs,
+            sustained_s=60 * sustained,
             progress=progress,
         )
     if out is not None:
         for one, path in zip(found, out_paths(out, names), strict=True):
             write_profile(one.profile, path)
+            if one.sustained is not None:
+                long_run = path.with_name(f"{path.stem}.sustained{path.suffix}")
+                write_profile(one.sustained.profile, long_run)
     if as_json:
         print(json.dumps([as_plain(one) for one in found], indent=2, allow_nan=False))
         return
@@ -95,11 +112,15 @@ def as_plain(one: FileProfile) -> dict[str, Any]:
     """Everything but the raw samples, as JSON values."""
     from dataclasses import asdict
 
+    from edgekd.profile.percentiles import coefficient_of_variation
+
     return {
         "file": str(one.path),
         "sha256": one.profile.artifact_sha256,
         "target": one.target.name,
         "latency_ms": asdict(one.percentiles),
+        "coefficient_of_variation": coefficient_of_variation(one.profile),
+        "sustained": None if one.sustained is None else _plain_sustained(one.sustained),
         "size_bytes": one.size_bytes,
         "peak_memory_mib": one.memory.peak_mib,
         "runtime_memory_mib": one.memory.runtime_mib,
@@ -107,6 +128,19 @@ def as_plain(one: FileProfile) -> dict[str, Any]:
         "layers": [asdict(layer) for layer in one.layers],
         "conditions": one.profile.conditions.model_dump(),
         "environment": one.profile.environment,
+    }
+
+
+def _plain_sustained(run: Sustained) -> dict[str, Any]:
+    from dataclasses import asdict
+
+    return {
+        "duration": run.profile.conditions.duration,
+        "runs": len(run.profile.samples_ns),
+        "slowdown": run.slowdown,
+        "throttled_at_s": run.throttled_at_s,
+        "energy": [asdict(energy) for energy in run.energy],
+        "windows": [asdict(window) for window in run.windows],
     }
 
 
@@ -125,13 +159,46 @@ def table(one: FileProfile) -> Group:
         empirical = "-" if figure.empirical is None else f"{figure.empirical:.3f} ms"
         made.add_row(name, certified, empirical, str(figure.n))
     title = Text(f"{one.path.name} on {one.target.name}", style="bold")
-    return Group(title, made, *map(Text, (_under(one), *_facts(one))))
+    lines = (_under(one), *_noise(one), *_sustained(one), *_facts(one))
+    return Group(title, made, *map(Text, lines))
 
 
 def _under(one: FileProfile) -> str:
     conditions = one.profile.conditions
     threads = f"{conditions.threads} thread{'s' if conditions.threads > 1 else ''}"
     return f"{threads}, batch {conditions.batch_size}, inputs: {conditions.inputs}"
+
+
+def _noise(one: FileProfile) -> list[str]:
+    from edgekd.profile.percentiles import QUIET, coefficient_of_variation
+
+    found = coefficient_of_variation(one.profile)
+    if found <= QUIET:
+        return []
+    return [
+        f"warning: the samples scatter by {found:.0%} of their mean (quiet machines stay below "
+        f"{QUIET:.0%}): trust ratios from one run, not these times"
+    ]
+
+
+def _sustained(one: FileProfile) -> list[str]:
+    run = one.sustained
+    if run is None:
+        return []
+    at = run.throttled_at_s
+    lasting = "no lasting slowdown" if at is None else f"slower from {at:.0f} s on, to the end"
+    lines = [
+        f"{run.profile.conditions.duration}: {len(run.profile.samples_ns):,} runs, the last "
+        f"windows {run.slowdown:.2f} times the first; {lasting}"
+    ]
+    if not run.energy:
+        lines.append("  energy: this machine has no counter that can be read")
+    lines += [
+        f"  energy: {energy.per_inference_mj:.3g} mJ per inference ({energy.counter}: all that "
+        f"it counts, {energy.joules:.1f} J)"
+        for energy in run.energy
+    ]
+    return lines
 
 
 def _facts(one: FileProfile) -> list[str]:

@@ -25,7 +25,7 @@ def environment() -> dict[str, Any]:
     depend on them; ``state`` (load, governor, frequency) does not. What cannot be read is None,
     with the reason under the same key followed by ``_why``.
     """
-    return {"machine": _machine(), "versions": _versions(), "state": _state()}
+    return {"machine": _machine(), "versions": _versions(), "state": state()}
 
 
 def _machine() -> dict[str, Any]:
@@ -69,8 +69,9 @@ def _versions() -> dict[str, str | None]:
     return found
 
 
-def _state() -> dict[str, Any]:
-    state: dict[str, Any] = {"load_average": [round(x, 2) for x in os.getloadavg()]}
+def state() -> dict[str, Any]:
+    """Load, governor and frequency now."""
+    found: dict[str, Any] = {"load_average": [round(x, 2) for x in os.getloadavg()]}
     for key, file in (
         ("governor", "scaling_governor"),
         ("frequency_khz", "scaling_cur_freq"),
@@ -78,8 +79,8 @@ def _state() -> dict[str, Any]:
     ):
         try:
             text = (_CPUFREQ / file).read_text().strip()
-            state[key] = int(text) if key != "governor" else text
+            found[key] = int(text) if key != "governor" else text
         except (OSError, ValueError) as e:
-            state[key] = None
-            state[f"{key}_why"] = f"{file}: {getattr(e, 'strerror', None) or e}"
-    return state
+            found[key] = None
+            found[f"{key}_why"] = f"{file}: {getattr(e, 'strerror', None) or e}"
+    return found

@@ -17,6 +17,7 @@ from edgekd.profile.inputs import batch_size, load_feeds, make_feeds, save_feeds
 from edgekd.profile.measure import Subject, measure
 from edgekd.profile.memory import peak_memory
 from edgekd.profile.percentiles import percentiles
+from edgekd.profile.sustained import sustain
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
     from edgekd.profile.measure import MeasureRule
     from edgekd.profile.memory import MemoryFigure
     from edgekd.profile.percentiles import Percentiles
+    from edgekd.profile.sustained import Sustained
 
 _RANDOM_FEEDS = 4
 _SEED = 0
@@ -46,6 +48,7 @@ class FileProfile:
         memory: Of a fresh process.
         kernels: Counted.
         layers: Every node as it runs.
+        sustained: A long run after the burst; None where none was asked for.
     """
 
     path: Path
@@ -56,6 +59,7 @@ class FileProfile:
     memory: MemoryFigure
     kernels: KernelCount
     layers: tuple[LayerRecord, ...]
+    sustained: Sustained | None
 
 
 def profile_file(
@@ -65,6 +69,7 @@ def profile_file(
     *,
     shapes: Mapping[str, tuple[int, ...]],
     inputs_npz: Path | None,
+    sustained_s: float = 0,
     progress: Progress,
 ) -> list[FileProfile]:
     """Measure an ONNX file on every target, interleaved, so that the targets compare.
@@ -75,6 +80,7 @@ def profile_file(
         rule: How long to time it.
         shapes: For axes that the model leaves open.
         inputs_npz: The user's own inputs; random ones without.
+        sustained_s: Seconds of a long run on each target after the burst; 0 for none.
         progress: Gets a bar and a line per target.
 
     Raises:
@@ -93,8 +99,12 @@ def profile_file(
             subject_of(path, sha256, target, shapes, inputs_npz, stack) for target in targets
         ]
         profiles = measure(subjects, rule, inputs=note, progress=progress)
+        long_runs = [
+            sustain(subject, sustained_s, inputs=note, progress=progress) if sustained_s else None
+            for subject in subjects
+        ]
     found = []
-    for subject, profile in zip(subjects, profiles, strict=True):
+    for subject, profile, long_run in zip(subjects, profiles, long_runs, strict=True):
         progress.say(f"{subject.name}: reading kernels and memory")
         layers = layers_of(path, subject)
         found.append(
@@ -107,6 +117,7 @@ def profile_file(
                 memory=_memory(path, subject),
                 kernels=count_kernels(layers),
                 layers=layers,
+                sustained=long_run,
             )
         )
     return found

@@ -80,8 +80,16 @@ class Subject:
 
 
 @dataclass(slots=True)
-class _Series:
-    """The timed runs of one subject so far."""
+class Series:
+    """The timed runs of one subject so far.
+
+    Attributes:
+        calls: One per feed, in turns.
+        per_block: Timed runs of one turn.
+        samples_ns: Every timed run.
+        timed_ns: Their sum.
+        turn: Position in `calls`.
+    """
 
     calls: list[Callable[[], object]]
     per_block: int = 0
@@ -110,9 +118,9 @@ def measure(
     """
     needed = needed_samples(rule.percentile)
     before = environment()
-    series = [_Series([s.session.bind(f) for f in s.feeds]) for s in subjects]
-    with _no_collection():
-        medians_ns = [_warm_up(s) for s in series]
+    series = [Series([s.session.bind(f) for f in s.feeds]) for s in subjects]
+    with without_collection():
+        medians_ns = [warm_up(s) for s in series]
         wanted = [max(needed, math.ceil(rule.min_duration_s * _NS_PER_S / m)) for m in medians_ns]
         rounds = max(1, math.ceil(min(wanted) / rule.block))
         for s, runs in zip(series, wanted, strict=True):
@@ -141,7 +149,7 @@ def measure(
     ]
 
 
-def _warm_up(series: _Series) -> float:
+def warm_up(series: Series) -> float:
     """Run until steady; the median of the last runs in ns, never below 1."""
     runs: list[int] = []
     start = time.perf_counter_ns()
@@ -160,14 +168,14 @@ def _steady(runs: Sequence[int]) -> bool:
     return abs(last - before) <= _WARM_UP_TOLERANCE * before
 
 
-def _block(series: _Series, limit_ns: int) -> None:
+def _block(series: Series, limit_ns: int) -> None:
     _timed(series, _UNTIMED)
     samples = _timed(series, series.per_block, limit_ns - series.timed_ns)
     series.samples_ns += samples
     series.timed_ns += sum(samples)
 
 
-def _timed(series: _Series, count: int, limit_ns: int | None = None) -> list[int]:
+def _timed(series: Series, count: int, limit_ns: int | None = None) -> list[int]:
     """Time `count` inferences, or fewer once they took `limit_ns` together."""
     calls, clock = series.calls, time.perf_counter_ns
     kinds, turn = len(calls), series.turn
@@ -186,17 +194,17 @@ def _timed(series: _Series, count: int, limit_ns: int | None = None) -> list[int
     return samples
 
 
-def _finished(series: _Series, needed: int, rule: MeasureRule) -> bool:
+def _finished(series: Series, needed: int, rule: MeasureRule) -> bool:
     enough = len(series.samples_ns) >= needed
     long_enough = series.timed_ns >= rule.min_duration_s * _NS_PER_S
     return (enough and long_enough) or _capped(series, rule)
 
 
-def _capped(series: _Series, rule: MeasureRule) -> bool:
+def _capped(series: Series, rule: MeasureRule) -> bool:
     return series.timed_ns >= rule.max_duration_s * _NS_PER_S
 
 
-def _rotated(series: list[_Series], turn: int) -> list[_Series]:
+def _rotated(series: list[Series], turn: int) -> list[Series]:
     first = turn % len(series) if series else 0
     return series[first:] + series[:first]
 
@@ -222,7 +230,7 @@ def _conditions(
 
 
 @contextmanager
-def _no_collection() -> Iterator[None]:
+def without_collection() -> Iterator[None]:
     """Keep Python's garbage collector out of the timed runs."""
     was_enabled = gc.isenabled()
     gc.collect()

@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from edgekd.core.types import Profile
 
 _NS_PER_MS = 1e6
+#: a coefficient of variation above it is a machine that did something else as well
+QUIET = 0.25
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +55,7 @@ def percentiles(profile: Profile) -> Percentiles:
 
 
 def coefficient_of_variation(profile: Profile) -> float:
-    """Standard deviation over mean of all samples; above 0.25 a machine was not quiet."""
+    """Standard deviation over mean of all samples; see `QUIET`."""
     samples = np.asarray(profile.samples_ns, np.float64)
     return float(samples.std() / samples.mean())
 

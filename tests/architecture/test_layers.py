@@ -99,6 +99,7 @@ def test_every_package_that_is_imported_is_declared(tree: Tree) -> None:
         "vl_convert": "vl-convert-python",
         "google": "protobuf",
         "tensorrt_rtx": "tensorrt-rtx",
+        "pynvml": "nvidia-ml-py",
     }
     project = tomllib.loads((tree.root / "pyproject.toml").read_text())["project"]
     extras = project["optional-dependencies"].values()
