@@ -42,6 +42,7 @@ def to_rows(weight: Floats, granularity: Granularity) -> Floats:
             return np.moveaxis(weight, axis, 0).reshape(weight.shape[axis], -1)
         case PerBlock(size=size):
             flat = weight.reshape(-1)
+            size = min(size, flat.size)
             return np.pad(flat, (0, -flat.size % size), mode="edge").reshape(-1, size)
 
 
@@ -67,6 +68,22 @@ def members(shape: tuple[int, ...], granularity: Granularity) -> NDArray[np.int6
     return found
 
 
+def row_products(
+    a: NDArray[np.floating], b: NDArray[np.floating], counts: NDArray[np.int64]
+) -> NDArray[np.float64]:
+    """``sum(a * b)`` of each row, (groups, members) -> (groups,); repeats are left out.
+
+    Args:
+        a: Rows, as `to_rows` gives them.
+        b: Same shape.
+        counts: From `members`.
+    """
+    found: NDArray[np.float64] = np.einsum("ij,ij->i", a, b).astype(np.float64)
+    if counts[-1] < a.shape[1]:
+        found[-1] = a[-1, : counts[-1]] @ b[-1, : counts[-1]]
+    return found
+
+
 def spread(
     per_group: NDArray[_Number], shape: tuple[int, ...], granularity: Granularity
 ) -> NDArray[_Number]:
@@ -79,4 +96,5 @@ def spread(
             aligned[axis] = -1
             return per_group.reshape(aligned)
         case PerBlock(size=size):
-            return np.repeat(per_group, size)[: int(np.prod(shape))].reshape(shape)
+            count = int(np.prod(shape))
+            return np.repeat(per_group, min(size, count))[:count].reshape(shape)

@@ -23,6 +23,7 @@ def to_rows(weight: Tensor, granularity: Granularity) -> Tensor:
             return weight.movedim(axis, 0).flatten(1)
         case PerBlock(size=size):
             flat = weight.reshape(-1)
+            size = min(size, flat.numel())
             missing = -flat.numel() % size
             return torch.cat([flat, flat[-1:].expand(missing)]).view(-1, size)
 
@@ -49,5 +50,6 @@ def aligned(per_group: Tensor, shape: torch.Size, granularity: Granularity) -> T
             line_up[axis] = -1
             return per_group.view(line_up)
         case PerBlock(size=size):
+            size = min(size, shape.numel())
             repeated = per_group.view(-1, 1).expand(-1, size).reshape(-1)
             return repeated[: shape.numel()].view(shape)

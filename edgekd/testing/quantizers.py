@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Literal, get_args, get_origin
 
 import numpy as np
 import torch
 
+from edgekd.core.errors import RecipeError
 from edgekd.core.types import Affine, PerBlock, PerChannel, PerTensor
 from edgekd.numerics import encoding as numeric
-from edgekd.numerics.groups import scale_shape
+from edgekd.numerics.groups import scale_shape, spread, to_rows
+from edgekd.quantize.quantizers._contract import QUANTIZERS
 
 if TYPE_CHECKING:
     from edgekd.core.types import Encoding
@@ -17,7 +19,37 @@ if TYPE_CHECKING:
     from edgekd.quantize.quantizers._contract import Quantizer
 
 #: 7 divides none of the weights below: their last block is short
-_GRANULARITIES = (PerTensor(), PerChannel(axis=0), PerBlock(size=16), PerBlock(size=7))
+_GRANULARITIES = (
+    *(PerTensor(), PerChannel(axis=0), PerChannel(axis=1)),
+    *(PerBlock(size=16), PerBlock(size=7), PerBlock(size=1_000_000_000)),
+)
+
+
+def variants(name: str) -> list[dict[str, Any]]:
+    """Settings of the quantizer `name`: each width it takes, and each word of its fields.
+
+    A word is tried at every width; combinations that the quantizer refuses are left out.
+
+    Raises:
+        AssertionError: It takes no width at all.
+    """
+    fields = type(QUANTIZERS.build(name)).model_fields  # type: ignore[attr-defined]
+    words: list[dict[str, Any]] = [{}]
+    for field, about in fields.items():
+        if get_origin(about.annotation) is Literal and field != "bits":
+            words += [{field: w} for w in get_args(about.annotation) if w != about.default]
+    wanted = [{"name": name, "bits": bits, **word} for word in words for bits in range(1, 9)]
+    found = [settings for settings in wanted if _takes(settings)]
+    assert found, f"{name} takes none of 1 to 8 bits"
+    return found
+
+
+def _takes(settings: dict[str, Any]) -> bool:
+    try:
+        QUANTIZERS.build(settings)
+    except RecipeError:
+        return False
+    return True
 
 
 def check_quantizer(quantizer: Quantizer) -> None:
@@ -62,7 +94,12 @@ def _check_codes(weight: np.ndarray, encoding: Encoding, bits: int, where: str) 
     assert np.isfinite(back).all(), f"{where}: not finite"
     if encoding.offset is None and isinstance(encoding, Affine):
         assert not back[weight == 0].any(), f"{where}: zero does not stay zero"
-    assert np.abs(back - weight).mean() <= np.abs(weight).mean(), f"{where}: worse than zeros"
+    # a grid as wide as the largest weight errs by half a step at most
+    half_step = np.abs(to_rows(weight, encoding.granularity)).max(1) / (2**bits - 1)
+    even = spread(half_step, weight.shape, encoding.granularity)
+    allowed = max(np.square(weight).mean(), np.square(np.broadcast_to(even, weight.shape)).mean())
+    error = np.square(back - weight).mean()
+    assert error <= allowed * (1 + 1e-5), f"{where}: worse than zeros and an even grid"
 
 
 def _check_training(
@@ -70,13 +107,15 @@ def _check_training(
 ) -> None:
     tensor = torch.from_numpy(weight).requires_grad_()
     fake = quantizer.fake_quant(tensor, granularity)
+    assert isinstance(fake, torch.nn.Module), f"{where}: the fake-quant is no module"
+    fake.eval()
     out = fake(tensor)
     encoding = fake.encoding(tensor)
     stored = numeric.round_trip(weight, encoding)
     assert np.allclose(out.detach().numpy(), stored, atol=1e-7), (
         f"{where}: trains on other values than it stores"
     )
-    torch.autograd.backward(out.sum())
+    torch.autograd.backward(fake.train()(tensor).sum())
     assert tensor.grad is not None, f"{where}: no gradient reaches the weight"
     assert torch.isfinite(tensor.grad).all(), f"{where}: gradient not finite"
     assert tensor.grad.abs().sum() > 0, f"{where}: gradient is zero everywhere"

@@ -1,31 +1,38 @@
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 
 from edgekd.core.types import Affine, PerChannel
-from edgekd.numerics import affine as numeric
+from edgekd.numerics import encoding as encodings
 from edgekd.quantize.quantizers._contract import QUANTIZERS
-from edgekd.testing.quantizers import check_quantizer
+from edgekd.testing.quantizers import check_quantizer, variants
+
+_VARIANTS = [settings for name in QUANTIZERS.names() for settings in variants(name)]
 
 
-@pytest.mark.parametrize("name", QUANTIZERS.names())
-@pytest.mark.parametrize("bits", [2, 3, 4, 6, 8])
-def test_conformance(name: str, bits: int) -> None:
-    check_quantizer(QUANTIZERS.build({"name": name, "bits": bits}))
+def words(settings: dict[str, Any]) -> str:
+    return "-".join(str(value) for value in settings.values())
+
+
+@pytest.mark.parametrize("settings", _VARIANTS, ids=words)
+def test_conformance(settings: dict[str, Any]) -> None:
+    check_quantizer(QUANTIZERS.build(settings))
 
 
 @pytest.mark.parametrize("name", QUANTIZERS.names())
 def test_more_bits_err_less(name: str) -> None:
     weight = np.random.default_rng(0).normal(0, 1, (16, 64)).astype(np.float32)
-    errors = []
-    for bits in (2, 4, 6, 8):
-        encoding = QUANTIZERS.build({"name": name, "bits": bits}).encode(weight, PerChannel())
-        assert isinstance(encoding, Affine)
-        errors.append(np.square(numeric.round_trip(weight, encoding) - weight).mean())
-    assert errors == sorted(errors, reverse=True)
-    # four more bits: 16 times finer steps, 256 times smaller squared error; half of that is enough
-    assert errors[0] / errors[3] > 128**2 / 10
+    errors = {}
+    for settings in variants(name):
+        encoding = QUANTIZERS.build(settings).encode(weight, PerChannel())
+        error = float(np.square(encodings.round_trip(weight, encoding) - weight).mean())
+        word = words({k: v for k, v in settings.items() if k != "bits"})
+        errors.setdefault(word, []).append(error)
+    for word, falling in errors.items():
+        assert falling == sorted(falling, reverse=True), word
 
 
 def test_the_suite_catches_a_broken_quantizer() -> None:

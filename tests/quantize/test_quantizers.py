@@ -20,7 +20,7 @@ def scale_of(fake: object, weight: torch.Tensor) -> np.ndarray:
     return encoding.scale
 
 
-@pytest.mark.parametrize("name", ["minmax", "mse", "lsq"])
+@pytest.mark.parametrize("name", ["minmax", "mse"])
 def test_one_bit_and_nine_bits_are_refused(name: str) -> None:
     for bits in (1, 9):
         with pytest.raises(RecipeError, match=rf"bits: Input should be .* got {bits}"):
