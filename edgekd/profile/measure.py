@@ -154,7 +154,7 @@ def warm_up(series: Series) -> float:
     runs: list[int] = []
     start = time.perf_counter_ns()
     while True:
-        runs += _timed(series, 1)
+        runs += timed(series, 1)
         if time.perf_counter_ns() - start >= _WARM_UP_MAX_S * _NS_PER_S or _steady(runs):
             return max(1.0, statistics.median(runs[-_WARM_UP_WINDOW:]))
 
@@ -169,14 +169,14 @@ def _steady(runs: Sequence[int]) -> bool:
 
 
 def _block(series: Series, limit_ns: int) -> None:
-    _timed(series, _UNTIMED)
-    samples = _timed(series, series.per_block, limit_ns - series.timed_ns)
+    timed(series, _UNTIMED)
+    samples = timed(series, series.per_block, limit_ns - series.timed_ns)
     series.samples_ns += samples
     series.timed_ns += sum(samples)
 
 
-def _timed(series: Series, count: int, limit_ns: int | None = None) -> list[int]:
-    """Time `count` inferences, or fewer once they took `limit_ns` together."""
+def timed(series: Series, count: int, limit_ns: int | None = None) -> list[int]:
+    """Time `count` inferences, or fewer once they took `limit_ns` together; samples in ns."""
     calls, clock = series.calls, time.perf_counter_ns
     kinds, turn = len(calls), series.turn
     samples: list[int] = []
