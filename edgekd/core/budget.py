@@ -6,7 +6,7 @@ import math
 import re
 from typing import Annotated, Any, Self
 
-from pydantic import BeforeValidator, PlainSerializer, model_validator
+from pydantic import BeforeValidator, Field, PlainSerializer, model_validator
 
 from edgekd.core.config import Config, nearest
 
@@ -102,3 +102,16 @@ def _check(name: str, limit: float, text: str) -> None:
 BudgetText = Annotated[
     Budget, BeforeValidator(parse_budget), PlainSerializer(lambda b: b.text, return_type=str)
 ]
+
+
+def _parse_size(value: Any) -> Any:
+    if not isinstance(value, str):
+        return value
+    try:
+        return int(parse_budget(f"size<={value}").limit)
+    except ValueError as e:
+        raise ValueError(f"not a size: {value!r}; write it like '31KiB'") from e
+
+
+#: a recipe field: bytes, read from a number or from text such as ``31KiB``
+SizeBytes = Annotated[int, BeforeValidator(_parse_size), Field(ge=1)]

@@ -83,7 +83,12 @@ class QuantizationAware:
         self._learned = learned
         ranges = _calibrate(self.graph, self.placement, settings, scheme, calibration, seed)
         self.module = _with_fake_quant(
-            self.graph, self.placement, settings, _granularity(settings, scheme), ranges, learned
+            self.graph,
+            self.placement,
+            settings,
+            granularity_for(settings, scheme),
+            ranges,
+            learned,
         )
 
     def freeze(self) -> QuantizedStudent:
@@ -189,7 +194,8 @@ def _calibrate(
     }
 
 
-def _granularity(settings: QuantizeSettings, scheme: Scheme) -> Granularity:
+def granularity_for(settings: QuantizeSettings, scheme: Scheme) -> Granularity:
+    """Which weights share a scale, where no rule says otherwise."""
     if settings.granularity is not None:
         return settings.granularity
     return PerChannel(axis=0) if scheme.weight_granularity == "per_channel" else PerTensor()

@@ -2,14 +2,45 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field
+from pydantic import Field, field_validator, model_validator
 
+from edgekd.core.budget import SizeBytes
 from edgekd.core.config import Config
+from edgekd.core.errors import RecipeError
 from edgekd.core.types import Granularity
-from edgekd.quantize.quantizers._contract import QuantizerField
+from edgekd.quantize.quantizers._contract import QUANTIZERS, QuantizerField
 from edgekd.quantize.rules import Pattern, PlacedRule, Rule, in_order
+
+
+class MixedSettings(Config):
+    """Bits of each layer, chosen by what they cost in loss, under a budget of bytes.
+
+    Attributes:
+        bits: The widths offered to every layer that no rule names.
+        budget: Bytes that the weights of all layers may take, with scales and with the layers
+            under rules; biases are not counted. A number, or text such as 31KiB.
+        bits_per_weight: The same budget as an average over all weights, scales counted. One of
+            the two is given.
+        samples: Train samples on which the loss of every layer at every width is measured.
+    """
+
+    bits: Annotated[tuple[Annotated[int, Field(ge=1, le=8)], ...], Field(min_length=1)]
+    budget: SizeBytes | None = None
+    bits_per_weight: Annotated[float, Field(gt=0)] | None = None
+    samples: Annotated[int, Field(ge=1)] = 1024
+
+    @field_validator("bits")
+    @classmethod
+    def _ascending(cls, bits: tuple[int, ...]) -> tuple[int, ...]:
+        return tuple(sorted(set(bits)))
+
+    @model_validator(mode="after")
+    def _one_budget(self) -> Self:
+        if (self.budget is None) == (self.bits_per_weight is None):
+            raise ValueError("give one of budget and bits_per_weight")
+        return self
 
 
 class QuantizeSettings(Config):
@@ -28,6 +59,8 @@ class QuantizeSettings(Config):
         calibration_samples: How many train samples are looked at.
         keep_float: Patterns of layers that stay in float; short for rules in front of the others.
         rules: Which layers get another weight quantizer, or none; the last match wins.
+        mixed: Choose the bits of the layers that no rule names by measurement; null for those of
+            `weights`.
     """
 
     method: Literal["quantized_distillation", "post_training"] = "quantized_distillation"
@@ -39,6 +72,19 @@ class QuantizeSettings(Config):
     calibration_samples: Annotated[int, Field(ge=1)] = 512
     keep_float: tuple[Pattern, ...] = ()
     rules: tuple[Rule, ...] = ()
+    mixed: MixedSettings | None = None
+
+    @model_validator(mode="after")
+    def _every_width_exists(self) -> Self:
+        for bits in self.mixed.bits if self.mixed is not None else ():
+            spec = QUANTIZERS.spec_of(self.weights)
+            try:
+                QUANTIZERS.build({**spec, "bits": bits})
+            except RecipeError as e:
+                raise ValueError(
+                    f"mixed.bits offers {bits}, which the quantizer {spec['name']!r} does not have"
+                ) from e
+        return self
 
     def placed_rules(self) -> tuple[PlacedRule, ...]:
         """`keep_float` and `rules` as one ordered list."""

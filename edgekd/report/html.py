@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 TEMPLATES = Path(__file__).parent / "templates"
 #: the order of the page: the proof first, where it comes from last
 _SECTIONS = (
-    "verdict", "budgets", "accuracy", "latency", "parity", "kernels", "size", "provenance",
+    "verdict", "budgets", "accuracy", "latency", "parity", "kernels", "bits", "size", "provenance",
 )  # fmt: skip
 
 
@@ -80,6 +80,8 @@ def _filters(report: Report) -> dict[str, Callable[..., Any]]:
         "seconds": tight(fmt.seconds),
         "difference": fmt.difference,
         "thin": fmt.thin,
+        "increase": lambda value: f"{value:+.4f}".replace("-", "−"),
+        "widths": rows.widths,
         "short_hash": fmt.short_hash,
         "mean": fmean,
         # budgets

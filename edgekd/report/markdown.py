@@ -7,10 +7,11 @@ from typing import TYPE_CHECKING
 
 from edgekd.report import format as fmt
 from edgekd.report.budgets import title
+from edgekd.report.rows import widths
 from edgekd.report.summary import closest_point, drop_points, facts, headline
 
 if TYPE_CHECKING:
-    from edgekd.report.model import BudgetResult, Report, TargetResult
+    from edgekd.report.model import BudgetResult, MixedBits, Report, TargetResult
 
 _HEAD = ("target", "budgets", "p90 certified", "vs float teacher", "size", "peak memory",
          "{metric}", "drop", "int8 kernels")  # fmt: skip
@@ -36,6 +37,8 @@ def render(report: Report) -> str:
     ]
     if report.skipped:
         lines.append(f"- left in float: {', '.join(_code(name) for name in report.skipped)}")
+    for mixed in report.mixed:
+        lines += ["", *_bits(mixed)]
     lines += ["", f"Reproduce: {_code(report.command)}", ""]
     return "\n".join(lines)
 
@@ -67,6 +70,21 @@ def _budgets(budgets: tuple[BudgetResult, ...]) -> str:
     missed = [title(b.name) for b in budgets if not b.met]
     met = f"{len(budgets) - len(missed)} of {len(budgets)}"
     return f"{met}, missed: {', '.join(missed)}" if missed else met
+
+
+def _bits(mixed: MixedBits) -> list[str]:
+    """Bits of every layer, with the measured increase of the loss at each width offered."""
+    offered = widths(mixed)
+    head = ["layer", "weights", "bits", "stored", *(f"loss at {bits} bits" for bits in offered)]
+    lines = [_row(head), _row(["---", *["---:"] * (len(head) - 1)])]
+    for x in mixed.layers:
+        loss = {option.bits: f"{option.loss_increase:+.4f}" for option in x.options}
+        chosen = "float" if x.bits is None else str(x.bits)
+        cells = [_code(x.layer), fmt.count(x.weights), chosen, fmt.size(x.size_bytes)]
+        lines.append(_row([*cells, *(loss.get(bits, "–") for bits in offered)]))
+    scheme = f" for {_code(mixed.scheme)}" if mixed.scheme else ""
+    taken = f"{fmt.size(mixed.size_bytes)} of {fmt.size(mixed.budget_bytes)}"
+    return [*lines, "", f"Bits per layer{scheme}: {taken} for all weights with their scales."]
 
 
 def _row(cells: list[str]) -> str:

@@ -114,6 +114,50 @@ class Arm(Value):
     train_s: float
 
 
+class BitsOption(Value):
+    """One width offered to one layer.
+
+    Attributes:
+        bits: Per weight.
+        size_bytes: Of the layer's weights with scales.
+        loss_increase: Measured on train samples, with only this layer quantized.
+    """
+
+    bits: int
+    size_bytes: int
+    loss_increase: float
+
+
+class LayerBits(Value):
+    """What one layer's weights are stored in; `bits` None for float, no options under a rule."""
+
+    layer: str
+    weights: int
+    bits: int | None
+    size_bytes: int
+    options: tuple[BitsOption, ...]
+    why: str
+
+
+class MixedBits(Value):
+    """Bits of every layer, chosen under a budget.
+
+    Attributes:
+        scheme: Of the targets they are for; empty where there is one scheme.
+        budget_bytes: For the weights of all layers with scales.
+        size_bytes: What they take.
+        predicted_increase: Of the loss: the layers' own increases added up.
+        samples: On which the increases were measured.
+    """
+
+    scheme: str
+    budget_bytes: int
+    size_bytes: int
+    predicted_increase: float
+    samples: int
+    layers: tuple[LayerBits, ...]
+
+
 class Rung(Value):
     """One step of the parity ladder against the step before it, on the same real inputs.
 
@@ -233,6 +277,7 @@ class Report(Value):
         closest: Where not met: what `budgets.closest` says about the targets, in words.
         student_size_ratio: Bytes of the teacher's float file over those of the largest artifact.
         skipped: Layers left in float: name -> reason.
+        mixed: Bits per layer, for each scheme, where the recipe asks for mixed precision.
         recipe: The whole recipe as it ran.
         command: Reproduces this report.
         hashes: sha256 of recipe, data, teacher, student.
@@ -255,6 +300,7 @@ class Report(Value):
     student_size_ratio: float | None
     macs_ratio: float | None
     skipped: dict[str, str]
+    mixed: tuple[MixedBits, ...] = ()
     stages: tuple[StageLine, ...]
     warnings: tuple[str, ...]
     recipe: dict[str, Any]

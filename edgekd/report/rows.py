@@ -10,7 +10,7 @@ from edgekd.report import format as fmt
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from edgekd.report.model import BudgetResult, Measured, Report, TargetResult
+    from edgekd.report.model import BudgetResult, Measured, MixedBits, Report, TargetResult
 
 #: standard deviation over mean above which the samples are called noisy
 NOISY_CV = 0.25
@@ -79,6 +79,11 @@ def layers(target: TargetResult) -> LayerRows:
         for layer, time in ((target.layers[i], times[i]) for i in kept)
     ]
     return LayerRows(rows=tuple(rows), left_out=len(times) - len(kept))
+
+
+def widths(mixed: MixedBits) -> list[int]:
+    """Every width that some layer was offered."""
+    return sorted({option.bits for layer in mixed.layers for option in layer.options})
 
 
 def timed(target: TargetResult) -> list[tuple[str, Measured]]:

@@ -11,6 +11,7 @@ from edgekd.distill.augment import check_augment
 from edgekd.distill.objectives._contract import LOGITS
 from edgekd.distill.step import Stepper
 from edgekd.quantize.fold import fold_batch_norms, trace
+from edgekd.quantize.mixed import budget_bytes, offers
 from edgekd.quantize.placement import place
 from edgekd.steps.learn import build_student
 from edgekd.steps.teach import listens
@@ -44,7 +45,8 @@ def check_trainings(job: Job, taught: ScoredTeacher) -> None:
     """Refuse objectives and patterns that name what teacher or student do not have.
 
     Raises:
-        RecipeError: There is no such layer, or two layers cannot be compared.
+        RecipeError: There is no such layer, two layers cannot be compared, or the weights do not
+            fit into the budget for them.
         UnsupportedError: The teacher is a black box, or the student cannot be quantized.
     """
     recipe = job.recipe
@@ -54,6 +56,9 @@ def check_trainings(job: Job, taught: ScoredTeacher) -> None:
         return
     graph = fold_batch_norms(trace(student))
     place(graph, rules=recipe.quantize.placed_rules())
+    if recipe.quantize.mixed is not None:
+        for scheme in (t.scheme for t in job.targets if t.scheme is not None):
+            budget_bytes(offers(graph, recipe.quantize, scheme), recipe.quantize)
     if recipe.quantize.method == "quantized_distillation":
         section = recipe.quantize
         _check_objectives(job, taught, graph, section.train, section.objectives)

@@ -17,6 +17,7 @@ from edgekd.profile.percentiles import coefficient_of_variation, percentiles
 from edgekd.report import budgets, html, model, verdict
 from edgekd.steps.cost import reported_cost
 from edgekd.steps.learn import FloatArms, build_student
+from edgekd.steps.mix import reported
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -86,6 +87,11 @@ def conclude(
         student_size_ratio=None if teacher_bytes is None else teacher_bytes / largest,
         macs_ratio=taught.macs / cost.macs if taught.macs and cost.macs else None,
         skipped=_skipped(proofs),
+        mixed=tuple(
+            reported(job, arms.allocation, key if len(integers) > 1 else "")
+            for key, arms in integers.items()
+            if arms.allocation is not None
+        ),
         stages=tuple(
             model.StageLine(
                 name=s.name, reused=s.reused, reason=s.reason, seconds=s.seconds, key=s.key

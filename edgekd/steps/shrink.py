@@ -14,12 +14,15 @@ from edgekd.quantize.convert import QuantizationAware, simulate
 from edgekd.quantize.fold import fold_batch_norms, trace
 from edgekd.steps.choose import Choice, Trained, TrainedArm, choose
 from edgekd.steps.learn import as_trained, build_student, load_student, scored
+from edgekd.steps.mix import allocation, resolved
 from edgekd.steps.teach import listens, outputs
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from edgekd.core.types import QuantizedStudent, Scheme
+    from edgekd.quantize.mixed import Allocation
+    from edgekd.recipe import QuantizeSection
     from edgekd.steps.job import Job
     from edgekd.steps.teach import ScoredTeacher
 
@@ -35,12 +38,14 @@ class IntegerArms:
         post_training: Calibrated only.
         trained: Trained through the rounding; None if the recipe does not ask for it.
         choice: Between them.
+        allocation: Bits of each layer, where the recipe asks for mixed precision.
     """
 
     scheme: Scheme
     post_training: TrainedArm
     trained: TrainedArm | None
     choice: Choice
+    allocation: Allocation | None = None
 
     @property
     def kept(self) -> TrainedArm:
@@ -63,22 +68,23 @@ def load_quantized(job: Job, trained: Trained) -> QuantizedStudent:
 
 
 def _arms(job: Job, kept: TrainedArm, taught: ScoredTeacher, scheme: Scheme) -> IntegerArms:
+    bits = allocation(job, kept, scheme)
+    section = resolved(job.recipe.quantize, bits)
     post_training = TrainedArm(
-        "post_training", tuple(_post_training(job, s, scheme) for s in kept.students)
+        "post_training", tuple(_post_training(job, s, scheme, section) for s in kept.students)
     )
-    if job.recipe.quantize.method == "post_training":
+    if section.method == "post_training":
         only = Choice(post_training, "the only one asked for")
-        return IntegerArms(scheme, post_training, None, only)
+        return IntegerArms(scheme, post_training, None, only, bits)
     trained = TrainedArm(
         "quantized_distillation",
-        tuple(_distilled(job, s, scheme, taught) for s in kept.students),
+        tuple(_distilled(job, s, scheme, section, taught) for s in kept.students),
     )
     choice = choose(post_training, trained, job.task, samples=len(job.data.validation))
-    return IntegerArms(scheme, post_training, trained, choice)
+    return IntegerArms(scheme, post_training, trained, choice, bits)
 
 
-def _post_training(job: Job, source: Trained, scheme: Scheme) -> Trained:
-    section = job.recipe.quantize
+def _post_training(job: Job, source: Trained, scheme: Scheme, section: QuantizeSection) -> Trained:
     needs = job.needs(
         student=source.sha256,
         scheme=scheme.training_key,
@@ -87,15 +93,16 @@ def _post_training(job: Job, source: Trained, scheme: Scheme) -> Trained:
     )
 
     def work(folder: Path) -> tuple[dict[str, Any], list[str]]:
-        aware = _aware(job, source, scheme, learned=False)
+        aware = _aware(job, source, scheme, section, learned=False)
         return {**_finish(job, aware, folder), "train_s": 0.0}, [_FILE]
 
     stage = job.run.stage(f"post_training/seed-{source.seed}", needs, work)
     return as_trained(stage, source.seed, _FILE)
 
 
-def _distilled(job: Job, source: Trained, scheme: Scheme, taught: ScoredTeacher) -> Trained:
-    section = job.recipe.quantize
+def _distilled(
+    job: Job, source: Trained, scheme: Scheme, section: QuantizeSection, taught: ScoredTeacher
+) -> Trained:
     needs = job.needs(
         student=source.sha256,
         scheme=scheme.training_key,
@@ -110,7 +117,7 @@ def _distilled(job: Job, source: Trained, scheme: Scheme, taught: ScoredTeacher)
     )
 
     def work(folder: Path) -> tuple[dict[str, Any], list[str]]:
-        aware = _aware(job, source, scheme, learned=section.learned_ranges)
+        aware = _aware(job, source, scheme, section, learned=section.learned_ranges)
         result = train(
             aware.module,
             job.data,
@@ -130,8 +137,9 @@ def _distilled(job: Job, source: Trained, scheme: Scheme, taught: ScoredTeacher)
     return as_trained(stage, source.seed, _FILE)
 
 
-def _aware(job: Job, source: Trained, scheme: Scheme, *, learned: bool) -> QuantizationAware:
-    section = job.recipe.quantize
+def _aware(
+    job: Job, source: Trained, scheme: Scheme, section: QuantizeSection, *, learned: bool
+) -> QuantizationAware:
     count = min(section.calibration_samples, len(job.data.train))
     picked = np.random.default_rng(source.seed).permutation(len(job.data.train))[:count]
     return QuantizationAware(

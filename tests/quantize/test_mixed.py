@@ -1,0 +1,151 @@
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from edgekd.core.config import validate
+from edgekd.core.errors import RecipeError
+from edgekd.core.types import Scheme
+from edgekd.quantize.fold import fold_batch_norms, trace
+from edgekd.quantize.mixed import allocate, budget_bytes, loss_increases, offers
+from edgekd.quantize.placement import place
+from edgekd.quantize.settings import QuantizeSettings
+from tests.quantize.nets import trained_looking
+
+SCHEME = Scheme(activations="uint8", bias="float32")
+
+
+def settings(**fields: Any) -> QuantizeSettings:
+    mixed = {"bits": [2, 4, 8], "bits_per_weight": 4.5, **fields.pop("mixed", {})}
+    return validate(QuantizeSettings, {"mixed": mixed, **fields}, source="the recipe")
+
+
+def graph_of(name: str) -> Any:
+    return fold_batch_norms(trace(trained_looking(name)))
+
+
+def test_sizes_are_those_of_the_encodings() -> None:
+    (stem, *_, head) = offers(graph_of("residual"), settings(), SCHEME)
+    assert (stem.layer, stem.weights) == ("stem", 72)
+    # codes, and one float scale for each of 8 channels
+    assert stem.sizes == {2: 18 + 32, 4: 36 + 32, 8: 72 + 32}
+    assert head.sizes[4] == 160 // 2 + 40
+    assert not stem.rule
+
+
+def test_layers_under_rules_are_counted_and_left_alone() -> None:
+    chosen = settings(
+        keep_float=["stem"], rules=[{"layers": "last", "weights": {"name": "minmax", "bits": 8}}]
+    )
+    graph = graph_of("residual")
+    offered = {o.layer: o for o in offers(graph, chosen, SCHEME)}
+    assert offered["stem"].sizes == {None: 4 * 72}
+    assert offered["head"].sizes == {8: 160 + 40}
+    assert "'stem'" in offered["stem"].rule
+    free = dict(
+        loss_increases(graph, tuple(offered.values()), chosen, SCHEME, lambda _module: 0.0)
+    )
+    assert free.keys() == offered.keys() - {"stem", "head"}
+    found = allocate(tuple(offered.values()), free, 10_000)
+    assert [(x.layer, x.bits) for x in found.layers if not x.options] == [
+        ("stem", None),
+        ("head", 8),
+    ]
+    # written out as rules, the user's own still win
+    rules = (*found.rules(chosen.weights), *chosen.rules)
+    placed = place(graph, rules=chosen.model_copy(update={"rules": rules}).placed_rules())
+    bits = {path: c.quantizer.bits for path, c in placed.chosen.items()}
+    assert bits == {x.layer: x.bits for x in found.layers if x.bits is not None}
+    assert set(placed.skipped) == {"stem"}
+
+
+class Planted(nn.Module):
+    """Three equal layers; the middle one tells 0.9 and 1.0 apart, which few bits cannot."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.a, self.b, self.c = (nn.Linear(16, 16, bias=False) for _ in range(3))
+        with torch.no_grad():
+            for layer in (self.a, self.b, self.c):
+                layer.weight.copy_(torch.eye(16))
+            self.b.weight.copy_(torch.eye(16) - 0.06 * torch.ones(16, 16).triu(1))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        out: torch.Tensor = self.c(self.b(self.a(x)))
+        return out
+
+
+def test_a_planted_sensitive_layer_gets_the_bits() -> None:
+    graph = fold_batch_norms(trace(Planted().eval()))
+    inputs = torch.from_numpy(np.random.default_rng(0).normal(size=(256, 16)).astype(np.float32))
+    wanted = graph(inputs).detach()
+
+    def loss(module: nn.Module) -> float:
+        with torch.no_grad():
+            return F.mse_loss(module(inputs), wanted).item()
+
+    chosen = settings()
+    offered = offers(graph, chosen, SCHEME)
+    before = {k: v.clone() for k, v in graph.state_dict().items()}
+    increases = dict(loss_increases(graph, offered, chosen, SCHEME, loss))
+    assert all(torch.equal(v, before[k]) for k, v in graph.state_dict().items())
+    assert increases["b"][2] > 100 * max(increases["a"][2], increases["c"][2], 1e-9)
+    least, one_more = 3 * (64 + 64), 3 * (64 + 64) + 192
+    assert [x.bits for x in allocate(offered, increases, least).layers] == [2, 2, 2]
+    found = allocate(offered, increases, one_more)
+    assert [x.bits for x in found.layers] == [2, 8, 2]
+    assert found.size_bytes == one_more
+    assert found.predicted_increase == pytest.approx(
+        increases["a"][2] + increases["b"][8] + increases["c"][2]
+    )
+    assert found.layers[1].why.startswith("4 bits would take 128 B less and change the loss by +")
+
+
+def test_a_budget_that_nothing_fits_into_says_the_least() -> None:
+    tight = settings(mixed={"bits_per_weight": None, "budget": "100B"})
+    offered = offers(graph_of("residual"), tight, SCHEME)
+    least = sum(o.sizes[2] for o in offered)
+    with pytest.raises(RecipeError) as failure:
+        budget_bytes(offered, tight)
+    assert failure.value.failed.startswith("quantize.mixed.budget")
+    assert f"at least {least} bytes" in failure.value.message
+    exact = settings(mixed={"bits_per_weight": None, "budget": least})
+    assert budget_bytes(offered, exact) == least
+
+
+def test_an_average_over_all_weights_is_the_same_budget() -> None:
+    offered = offers(graph_of("residual"), settings(), SCHEME)
+    assert budget_bytes(offered, settings()) == int(4.5 * sum(o.weights for o in offered) / 8)
+
+
+def test_nothing_left_to_choose() -> None:
+    ruled = settings(rules=[{"layers": "*", "weights": "minmax"}])
+    with pytest.raises(RecipeError, match="no layer to choose bits for"):
+        budget_bytes(offers(graph_of("dense"), ruled, SCHEME), ruled)
+
+
+@pytest.mark.parametrize(
+    ("mixed", "complaint"),
+    [
+        ({"bits_per_weight": None}, "give one of budget and bits_per_weight"),
+        ({"budget": "31KiB"}, "give one of budget and bits_per_weight"),
+        ({"bits": [1, 4]}, "offers 1, which the quantizer 'minmax' does not have"),
+        ({"bits": []}, "mixed.bits"),
+        ({"bits_per_weight": None, "budget": "31 apples"}, "not a size"),
+        ({"bits_per_weight": None, "budget": "0B"}, "not a size"),
+    ],
+)
+def test_settings_that_make_no_sense(mixed: dict[str, Any], complaint: str) -> None:
+    with pytest.raises(RecipeError, match=complaint):
+        settings(mixed=mixed)
+
+
+def test_widths_are_sorted_and_a_size_has_a_unit() -> None:
+    read = settings(mixed={"bits": [8, 2, 4, 2], "bits_per_weight": None, "budget": "31KiB"})
+    assert read.mixed is not None
+    assert (read.mixed.bits, read.mixed.budget) == ((2, 4, 8), 31 * 1024)
