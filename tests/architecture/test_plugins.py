@@ -14,7 +14,6 @@ if TYPE_CHECKING:
     from tests.architecture.conftest import Tree
 
 REGISTRIES: dict[str, Registry[Any]] = {kind: registry(kind) for kind in PLUGIN_KINDS}
-}
 PLUGINS = [(kind, name) for kind, r in REGISTRIES.items() for name in r.names()]
 
 
