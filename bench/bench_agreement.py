@@ -28,9 +28,10 @@ import onnxruntime
 from edgekd.backends._contract import BACKENDS
 from edgekd.core.progress import Silent
 from edgekd.core.target import load_target
+from edgekd.profile.agent.timing import Series, timed
 from edgekd.profile.environment import environment
 from edgekd.profile.inputs import make_feeds
-from edgekd.profile.measure import MeasureRule, Series, Subject, measure, timed
+from edgekd.profile.measure import MeasureRule, Subject, measure
 
 ROOT = Path(__file__).resolve().parent.parent
 MODELS = ("ultraface__version-RFB-320", "yunet__yunet_n_320_320", "yolox-nano__yolox_nano")

@@ -20,7 +20,7 @@ from edgekd.core.types import Affine, Codebook, PerBlock, PerChannel
 from edgekd.numerics import encoding
 from edgekd.numerics.ranges import least_squares_scale
 from edgekd.numerics.statistics import certified_percentile
-from edgekd.profile.measure import Series, timed
+from edgekd.profile.agent.timing import Series, timed
 from edgekd.quantize.fake_quant import fake_quant
 from edgekd.quantize.quantizers._contract import QUANTIZERS
 

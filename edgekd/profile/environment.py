@@ -2,85 +2,18 @@
 
 from __future__ import annotations
 
-import os
-import platform
-from importlib import metadata
-from pathlib import Path
 from typing import Any
 
-#: instruction sets that decide which kernels a runtime picks
-_FLAGS = (
-    "avx2", "avx512f", "avx512_vnni", "avx_vnni", "avx512_bf16", "amx_int8", "amx_bf16",
-    "asimddp", "i8mm", "sve", "bf16",
-)  # fmt: skip
+from edgekd.profile.agent.machine import machine, state, versions
+
 _PACKAGES = ("edgekd", "torch", "onnx", "onnxruntime", "openvino", "numpy")
-_CPUINFO = Path("/proc/cpuinfo")
-_CPUFREQ = Path("/sys/devices/system/cpu/cpu0/cpufreq")
 
 
 def environment() -> dict[str, Any]:
     """Plain JSON values in three parts.
 
     ``machine`` and ``versions`` stay the same from call to call on one machine, so a stage may
-    depend on them; ``state`` (load, governor, frequency) does not. What cannot be read is None,
-    with the reason under the same key followed by ``_why``.
+    depend on them; ``state`` (load, governor, frequency, temperature) does not. What cannot be
+    read is None, with the reason under the same key followed by ``_why``.
     """
-    return {"machine": _machine(), "versions": _versions(), "state": state()}
-
-
-def _machine() -> dict[str, Any]:
-    facts = _cpu_facts()
-    flags = set(facts.get("flags", facts.get("Features", "")).split())
-    return {
-        "architecture": platform.machine(),
-        "cpu": facts.get("model name") or platform.processor() or platform.machine(),
-        "cpu_flags": [flag for flag in _FLAGS if flag in flags],
-        "cores_usable": usable_cores(),
-        "hypervisor": "hypervisor" in flags,
-        "os": platform.system(),
-        "kernel": platform.release(),
-        "python": platform.python_version(),
-    }
-
-
-def usable_cores() -> int:
-    """Cores this process may run on."""
-    return len(os.sched_getaffinity(0))
-
-
-def _cpu_facts() -> dict[str, str]:
-    """The first processor's lines of /proc/cpuinfo."""
-    try:
-        first = _CPUINFO.read_text().split("\n\n", 1)[0]
-    except OSError:
-        return {}
-    pairs = (line.partition(":") for line in first.splitlines())
-    return {key.strip(): value.strip() for key, _, value in pairs}
-
-
-def _versions() -> dict[str, str | None]:
-    """Of installed packages, without importing them; None where one is not installed."""
-    found: dict[str, str | None] = {}
-    for package in _PACKAGES:
-        try:
-            found[package] = metadata.version(package)
-        except metadata.PackageNotFoundError:
-            found[package] = None
-    return found
-
-
-def state() -> dict[str, Any]:
-    """Load, governor and frequency now."""
-    found: dict[str, Any] = {"load_average": [round(x, 2) for x in os.getloadavg()]}
-    for key, file in (
-        ("governor", "scaling_governor"),
-        ("frequency_khz", "scaling_cur_freq"),
-        ("frequency_max_khz", "scaling_max_freq"),
-    ):
-        try:
-            text = (_CPUFREQ / file).read_text().strip()
-            found[key] = int(text) if key != "governor" else text
-        except (OSError, ValueError) as e:
-            found[key] = None
-            found[f"{key}_why"] = f"{file}: {getattr(e, 'strerror', None) or e}"
-    return found
+    return {"machine": machine(), "versions": versions(_PACKAGES), "state": state()}

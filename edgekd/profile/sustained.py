@@ -8,9 +8,11 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from edgekd.core.types import Conditions, Profile
+from edgekd.profile.agent.machine import state
+from edgekd.profile.agent.timing import Series, warm_up, without_collection
 from edgekd.profile.energy import SYS, find_counters
-from edgekd.profile.environment import environment, state
-from edgekd.profile.measure import CLOCK, WARM_UP, Series, warm_up, without_collection
+from edgekd.profile.environment import environment
+from edgekd.profile.measure import CLOCK, WARM_UP
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

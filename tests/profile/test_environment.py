@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from edgekd.profile import environment as module
+from edgekd.profile.agent import machine as agent
 from edgekd.profile.environment import environment
 
 
@@ -45,8 +46,8 @@ def test_what_can_be_read_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     )
     (tmp_path / "scaling_governor").write_text("performance\n")
     (tmp_path / "scaling_cur_freq").write_text("2400000\n")
-    monkeypatch.setattr(module, "_CPUINFO", cpuinfo)
-    monkeypatch.setattr(module, "_CPUFREQ", tmp_path)
+    monkeypatch.setattr(agent, "_CPUINFO", cpuinfo)
+    monkeypatch.setattr(agent, "_CPUFREQ", tmp_path)
     found = environment()
     assert found["machine"]["cpu"] == "A CPU"
     assert found["machine"]["cpu_flags"] == ["avx2", "avx512_vnni"]
@@ -59,17 +60,31 @@ def test_what_can_be_read_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     assert len(state["load_average"]) == 3
 
 
+def test_temperatures_are_those_of_the_zones_that_tell(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(agent, "_THERMAL", tmp_path)
+    assert environment()["state"]["temperatures_c"] is None
+    assert environment()["state"]["temperatures_c_why"] == "no thermal zone can be read"
+    for number, temp in enumerate(("45250", "nothing")):
+        zone = tmp_path / f"thermal_zone{number}"
+        zone.mkdir()
+        (zone / "type").write_text("cpu-thermal\n")
+        (zone / "temp").write_text(temp)
+    assert environment()["state"]["temperatures_c"] == {"thermal_zone0 cpu-thermal": 45.25}
+
+
 def test_an_arm_cpu_lists_its_features(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     cpuinfo = tmp_path / "cpuinfo"
     cpuinfo.write_text("processor\t: 0\nFeatures\t: fp asimddp i8mm\n")
-    monkeypatch.setattr(module, "_CPUINFO", cpuinfo)
+    monkeypatch.setattr(agent, "_CPUINFO", cpuinfo)
     assert environment()["machine"]["cpu_flags"] == ["asimddp", "i8mm"]
 
 
 def test_a_machine_without_proc_still_has_a_name(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(module, "_CPUINFO", tmp_path / "no")
+    monkeypatch.setattr(agent, "_CPUINFO", tmp_path / "no")
     machine = environment()["machine"]
     assert machine["cpu"]
     assert machine["cpu_flags"] == []

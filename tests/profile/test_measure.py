@@ -14,7 +14,8 @@ from edgekd.core.errors import RecipeError
 from edgekd.core.progress import Silent
 from edgekd.core.target import load_target
 from edgekd.core.types import TensorSpec
-from edgekd.profile.measure import CLOCK, MeasureRule, Subject, _steady, measure
+from edgekd.profile.agent.timing import is_steady
+from edgekd.profile.measure import CLOCK, MeasureRule, Subject, measure
 
 TARGET = load_target("x86-onnxruntime-fp32")
 QUICK = MeasureRule(percentile=90, min_duration_s=0, max_duration_s=20)
@@ -211,7 +212,7 @@ def test_progress_hears_of_every_round() -> None:
     ],
 )
 def test_steady_means_two_windows_with_the_same_median(runs: list[int], steady: bool) -> None:
-    assert _steady(runs) is steady
+    assert is_steady(runs) is steady
 
 
 @pytest.mark.parametrize(
