@@ -18,6 +18,7 @@ from edgekd.distill.objectives._contract import ObjectiveField
 from edgekd.distill.settings import TrainSettings
 from edgekd.distill.teacher import TeacherSection
 from edgekd.profile.measure import MeasureRule
+from edgekd.profile.transports._contract import transport_of
 from edgekd.quantize.settings import QuantizeSettings
 from edgekd.recipes import builtin_names, builtin_text
 from edgekd.students._contract import FamilyField
@@ -180,7 +181,9 @@ def _check_targets(names: Sequence[str]) -> None:
     """A misspelt target must fail here, not after an hour of training."""
     by_name: dict[str, str] = {}
     for name in names:
-        target = load_target(name).name
+        loaded = load_target(name)
+        transport_of(loaded)
+        target = loaded.name
         if target in by_name:
             raise RecipeError(
                 f"Two targets have the same name, {target!r}.",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, ClassVar, Protocol
+from typing import TYPE_CHECKING, ClassVar, Protocol, runtime_checkable
 
 from edgekd.core.registry import Registry
 
@@ -82,6 +82,17 @@ class Backend(Protocol):
         self, path: Path, target: Target, feeds: Feeds, *, threads: int
     ) -> Sequence[LayerRecord]:
         """Every node as it really runs, after the runtime's own rewriting, with mean times."""
+
+
+@runtime_checkable
+class PortableBackend(Backend, Protocol):
+    """A runtime that edgekd's agent opens on devices elsewhere."""
+
+    def layer_model(self, path: Path) -> bytes:
+        """The file as it must be for a device elsewhere to tell its layers apart."""
+
+    def read_layers(self, path: Path, reading: Mapping[str, bytes]) -> Sequence[LayerRecord]:
+        """As `layers`, from what the agent on a device read of `layer_model` there."""
 
 
 BACKENDS: Registry[Backend] = Registry("backend", "edgekd.backends")

@@ -38,8 +38,7 @@ def layers(path: Path, target: Target, feeds: Feeds, *, threads: int) -> Sequenc
 
     Nodes without a name get one first, because the profile knows nodes by name alone.
     """
-    model = onnx.load(path, load_external_data=False)
-    _name_all(model.graph)
+    model = named(path)
     options = session_options(target, threads)
     with tempfile.TemporaryDirectory(prefix="edgekd-layers-") as folder:
         optimized = Path(folder) / "optimized.onnx"
@@ -53,13 +52,33 @@ def layers(path: Path, target: Target, feeds: Feeds, *, threads: int) -> Sequenc
         with OnnxRuntimeSession(inner, path) as session:
             for _ in range(_RUNS + 1):
                 session.run(feeds)
-        events = json.loads(Path(inner.end_profiling()).read_text())
-        graph = onnx.load(optimized, load_external_data=False).graph
+        events = Path(inner.end_profiling()).read_bytes()
+        graph = optimized.read_bytes()
+    return read(model, events, graph)
+
+
+def named(path: Path) -> Any:
+    """The model, its data files left beside it, with a name for every node."""
+    model = onnx.load(path, load_external_data=False)
+    _name_all(model.graph)
+    return model
+
+
+def read(model: Any, events: bytes, optimized: bytes) -> Sequence[LayerRecord]:
+    """Every node that ran.
+
+    Args:
+        model: Of `named`.
+        events: The runtime's trace of 11 runs of it, JSON.
+        optimized: The graph that the runtime made of it.
+    """
+    graph = onnx.load_from_string(optimized).graph
     source = FileGraph(model)
     inside = _inside(graph)
     nodes = {node.name: node for node in graph.node}
     return [
-        _record(event, nodes.get(event["name"]), inside, source) for event in _executed(events)
+        _record(event, nodes.get(event["name"]), inside, source)
+        for event in _executed(json.loads(events))
     ]
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -13,7 +14,7 @@ from edgekd.backends.openvino import OpenVinoSession, compiled, properties
 from edgekd.core.types import LayerRecord
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
     from pathlib import Path
 
     from edgekd.backends._contract import Feeds
@@ -41,26 +42,24 @@ _PRECISIONS: dict[str, Precision] = {
 
 
 class _Node:
-    """One node of the runtime model, with plain values.
+    """One node of the runtime model.
 
     Args:
-        op: OpenVINO's node.
+        plain: Its name, type, facts, inputs and users, as `_plain` gives them.
         constants: Names of the nodes before it whose value is known when compiling.
     """
 
-    def __init__(self, op: Any, constants: set[str]) -> None:
-        facts = {key: value.astype(str) for key, value in op.get_rt_info().items()}
-        self.name: str = op.get_friendly_name()
-        self.op: str = facts.get("layerType", op.get_type_name())
+    def __init__(self, plain: Mapping[str, Any], constants: set[str]) -> None:
+        facts: dict[str, str] = plain["facts"]
+        self.name: str = plain["name"]
+        self.op: str = facts.get("layerType", plain["type"])
         self.precision: str = facts.get("runtimePrecision", "")
         self.makes: str = facts.get("outputPrecisions", "").partition(",")[0]
         self.swallowed = [n for n in facts.get("originalLayersNames", "").split(",") if n]
-        inputs: list[str] = [i.get_node().get_friendly_name() for i in op.input_values()]
+        inputs: list[str] = plain["inputs"]
         self.inputs = [name for name in inputs if name not in constants]
         self.constant = self.op == "Const" or bool(inputs and not self.inputs)
-        self.users: list[str] = [
-            t.get_node().get_friendly_name() for o in op.outputs() for t in o.get_target_inputs()
-        ]
+        self.users: list[str] = plain["users"]
 
 
 def layers(path: Path, target: Target, feeds: Feeds, *, threads: int) -> Sequence[LayerRecord]:
@@ -72,7 +71,21 @@ def layers(path: Path, target: Target, feeds: Feeds, *, threads: int) -> Sequenc
     inner = compiled(path, path, {**properties(target, threads), "PERF_COUNT": True})
     with OpenVinoSession(inner, path, outline.inputs, outline.outputs) as session:
         times = _mean_times_us(session, feeds)
-    nodes = _nodes(inner.get_runtime_model())
+    return _records(
+        path, [_plain(op) for op in inner.get_runtime_model().get_ordered_ops()], times
+    )
+
+
+def read(path: Path, reading: bytes) -> Sequence[LayerRecord]:
+    """Every node that runs, from JSON: ``nodes`` of the runtime model and ``times_us`` of each."""
+    found = json.loads(reading)
+    return _records(path, found["nodes"], found["times_us"])
+
+
+def _records(
+    path: Path, plain: Sequence[Mapping[str, Any]], times: Mapping[str, float]
+) -> list[LayerRecord]:
+    nodes = _nodes(plain)
     source = FileGraph(onnx.load(path, load_external_data=False))
     return [
         _record(node, nodes, source, times.get(node.name))
@@ -81,12 +94,25 @@ def layers(path: Path, target: Target, feeds: Feeds, *, threads: int) -> Sequenc
     ]
 
 
-def _nodes(model: Any) -> dict[str, _Node]:
+def _plain(op: Any) -> dict[str, Any]:
+    """One of OpenVINO's nodes in plain values."""
+    return {
+        "name": op.get_friendly_name(),
+        "type": op.get_type_name(),
+        "facts": {key: value.astype(str) for key, value in op.get_rt_info().items()},
+        "inputs": [i.get_node().get_friendly_name() for i in op.input_values()],
+        "users": [
+            t.get_node().get_friendly_name() for o in op.outputs() for t in o.get_target_inputs()
+        ],
+    }
+
+
+def _nodes(plain: Sequence[Mapping[str, Any]]) -> dict[str, _Node]:
     """The nodes that run at every inference, in execution order."""
     constants: set[str] = set()
     found = {}
-    for op in model.get_ordered_ops():
-        node = _Node(op, constants)
+    for one in plain:
+        node = _Node(one, constants)
         if node.constant:
             constants.add(node.name)
         else:

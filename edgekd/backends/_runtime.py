@@ -30,14 +30,6 @@ def check_runtime(target: Target) -> str:
         UnknownPluginError: The target names a backend that nobody registered.
     """
     try:
-        wanted = SpecifierSet(target.runtime)
-    except InvalidSpecifier as e:
-        raise RecipeError(
-            f"The target {target.name!r} has no valid runtime version.",
-            expected="runtime: a version specifier such as '>=1.20,<2'",
-            got=repr(target.runtime),
-        ) from e
-    try:
         backend = BACKENDS.get(target.backend)()
         version = backend.version()
     except MissingDependencyError as e:
@@ -47,17 +39,46 @@ def check_runtime(target: Target) -> str:
         ) from e
     except UnknownPluginError as e:
         raise UnknownPluginError(f"The target {target.name!r} cannot run. {e.failed}") from e
+    check_version(target, version, distribution=backend.distribution)
+    backend.check_machine(target)
+    return version
+
+
+def check_version(
+    target: Target, version: str, *, distribution: str | None, place: str = ""
+) -> None:
+    """Raise unless `version` of the target's runtime is in its range.
+
+    Args:
+        target: Whose range.
+        version: Of the runtime that is installed.
+        distribution: What pip calls the runtime; None where it does not come by pip.
+        place: The device it is installed on; empty for this machine.
+
+    Raises:
+        UnsupportedError: It is outside the target's range.
+        RecipeError: The target's range is not a version specifier.
+    """
+    try:
+        wanted = SpecifierSet(target.runtime)
+    except InvalidSpecifier as e:
+        raise RecipeError(
+            f"The target {target.name!r} has no valid runtime version.",
+            expected="runtime: a version specifier such as '>=1.20,<2'",
+            got=repr(target.runtime),
+        ) from e
     if not _within(version, wanted):
         raise UnsupportedError(
             f"The target {target.name!r} needs another version of {target.backend}.",
             expected=f"{target.backend} {target.runtime}",
-            got=version,
-            todo=f"pip install '{backend.distribution}{target.runtime}'"
-            if backend.distribution
-            else f"install {target.backend} {target.runtime} as its maker says",
+            got=f"{version} on {place}" if place else version,
+            todo=(
+                f"pip install '{distribution}{target.runtime}'"
+                if distribution
+                else f"install {target.backend} {target.runtime} as its maker says"
+            )
+            + (" there" if place else ""),
         )
-    backend.check_machine(target)
-    return version
 
 
 def _within(version: str, wanted: SpecifierSet) -> bool:

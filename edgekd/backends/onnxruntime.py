@@ -20,7 +20,7 @@ with without_telemetry():
     import onnxruntime
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Mapping, Sequence
     from pathlib import Path
 
     from numpy.typing import NDArray
@@ -77,6 +77,18 @@ class OnnxRuntime:
 
         check(path)
         return layers(path, target, feeds, threads=threads)
+
+    def layer_model(self, path: Path) -> bytes:
+        """Every node with a name, by which the runtime's trace knows it; see the contract."""
+        from edgekd.backends._onnxruntime_layers import named
+
+        return bytes(named(path).SerializeToString())
+
+    def read_layers(self, path: Path, reading: Mapping[str, bytes]) -> Sequence[LayerRecord]:
+        """From a trace and an optimized graph; see the contract."""
+        from edgekd.backends._onnxruntime_layers import named, read
+
+        return read(named(path), reading["events"], reading["graph"])
 
 
 class OnnxRuntimeSession:

@@ -20,7 +20,7 @@ with without_telemetry():
     import openvino as ov
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Mapping, Sequence
     from pathlib import Path
 
     from numpy.typing import NDArray
@@ -69,6 +69,16 @@ class OpenVino:
         from edgekd.backends._openvino_layers import layers
 
         return layers(path, target, feeds, threads=threads)
+
+    def layer_model(self, path: Path) -> bytes:
+        """The file as it is: this runtime keeps the file's own names; see the contract."""
+        return path.read_bytes()
+
+    def read_layers(self, path: Path, reading: Mapping[str, bytes]) -> Sequence[LayerRecord]:
+        """From the nodes of a runtime model; see the contract."""
+        from edgekd.backends._openvino_layers import read
+
+        return read(path, reading["nodes"])
 
 
 class OpenVinoSession:

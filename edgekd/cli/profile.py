@@ -50,10 +50,6 @@ def profile(
         Path | None,
         typer.Option(help="Write the raw samples here; with several targets one file for each."),
     ] = None,
-    keep: Annotated[
-        Path | None,
-        typer.Option(metavar="FOLDER", help="Add the profiles to this shelf, for good."),
-    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of tables.")] = False,
 ) -> None:
     """Time an ONNX file, weigh it, and count the kernels that it really runs in."""
@@ -98,11 +94,6 @@ def profile(
             if one.sustained is not None:
                 long_run = path.with_name(f"{path.stem}.sustained{path.suffix}")
                 write_profile(one.sustained.profile, long_run)
-    if keep is not None:
-        from edgekd.profile.shelf import keep as put
-
-        for one in found:
-            put(one.profile, keep, title=one.path.stem)
     if as_json:
         print(json.dumps([as_plain(one) for one in found], indent=2, allow_nan=False))
         return
@@ -131,8 +122,9 @@ def as_plain(one: FileProfile) -> dict[str, Any]:
         "coefficient_of_variation": coefficient_of_variation(one.profile),
         "sustained": None if one.sustained is None else _plain_sustained(one.sustained),
         "size_bytes": one.size_bytes,
-        "peak_memory_mib": one.memory.peak_mib,
-        "runtime_memory_mib": one.memory.runtime_mib,
+        "peak_memory_mib": one.memory and one.memory.peak_mib,
+        "runtime_memory_mib": one.memory and one.memory.runtime_mib,
+        "source": one.profile.source,
         "kernels": asdict(one.kernels),
         "layers": [asdict(layer) for layer in one.layers],
         "conditions": one.profile.conditions.model_dump(),
@@ -212,9 +204,14 @@ def _sustained(one: FileProfile) -> list[str]:
 
 def _facts(one: FileProfile) -> list[str]:
     kernels, memory = one.kernels, one.memory
+    weight = "peak memory not measured"
+    if memory is not None:
+        weight = (
+            f"peak memory {memory.peak_mib:.0f} MiB, "
+            f"of which the bare runtime {memory.runtime_mib:.0f} MiB"
+        )
     lines = [
-        f"file {one.size_bytes / 1024:,.0f} KiB; peak memory {memory.peak_mib:.0f} MiB, "
-        f"of which the bare runtime {memory.runtime_mib:.0f} MiB",
+        f"file {one.size_bytes / 1024:,.0f} KiB; {weight}",
         f"convolutions and matrix products: {kernels.int8} int8, {kernels.float} float; "
         f"{kernels.unfused} Q/DQ nodes unfused",
     ]

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
 from edgekd.core.config import Config, load_yaml, nearest, validate
 from edgekd.core.errors import RecipeError
@@ -32,8 +32,41 @@ class Tolerance(Config):
     agreement: Annotated[float, Field(gt=0, le=1)]
 
 
+def _with_name(spec: Any) -> Any:
+    """``ssh`` is short for ``{name: ssh}``."""
+    return {"name": spec} if isinstance(spec, str) else spec
+
+
+def _has_name(spec: dict[str, Any]) -> dict[str, Any]:
+    if "name" not in spec:
+        raise ValueError("a transport needs its name, e.g. {name: ssh, host: 192.168.1.7}")
+    return spec
+
+
+#: a transport's name and its settings, which the transport itself checks
+TransportSpec = Annotated[
+    dict[str, str | int | float | bool | None],
+    BeforeValidator(_with_name),
+    AfterValidator(_has_name),
+]
+
+
 class Target(Config):
-    """A device as edgekd sees it."""
+    """A device as edgekd sees it.
+
+    Attributes:
+        name: Also its file's.
+        description: In a few words.
+        backend: The runtime.
+        runtime: Versions of it that will do.
+        precision: What artifacts for it are made of.
+        scheme: How integers are stored; None for float.
+        opset: ONNX opset of float files.
+        transport: How it is reached: ``local``, or a mapping with a name and settings.
+        conditions: What a measurement must be made under.
+        tolerance: How far an artifact may be from the student it is made from.
+        options: Of the runtime.
+    """
 
     name: str
     description: str
@@ -42,7 +75,7 @@ class Target(Config):
     precision: Literal["float32", "int8"]
     scheme: Scheme | None = None
     opset: Annotated[int, Field(ge=13, le=25)] = 20
-    transport: Literal["local"] = "local"
+    transport: TransportSpec = Field(default="local", validate_default=True)
     conditions: TargetConditions
     tolerance: Tolerance
     options: dict[str, str | int | float | bool] = {}

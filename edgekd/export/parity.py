@@ -15,11 +15,12 @@ from edgekd.core.errors import ParityError
 from edgekd.export.onnx_file import INPUT, OUTPUT, with_taps
 
 if TYPE_CHECKING:
-    from edgekd.backends._contract import Backend, Session
+    from edgekd.backends._contract import Backend, Feeds
     from edgekd.core.target import Target, Tolerance
 
 Floats = NDArray[np.float32]
 Taps = Mapping[str, Floats]
+RunFile = Callable[[Path, "Sequence[Feeds]"], Sequence[Mapping[str, NDArray[np.generic]]]]
 _BLAME_SAMPLES = 8
 
 
@@ -144,30 +145,35 @@ def reference_form(model: bytes, *, samples: int, tolerance: Tolerance) -> Form:
     return Form("ONNX reference", run, taps, tolerance, samples)
 
 
-def runtime_form(name: str, backend: Backend, path: Path, model: bytes, target: Target) -> Form:
-    """The artifact in its runtime, under the target's conditions."""
-    threads, size = target.conditions.threads, target.conditions.batch_size
+def runtime_form(
+    backend: Backend, path: Path, model: bytes, target: Target, *, run: RunFile
+) -> Form:
+    """The artifact in its runtime, under the target's conditions.
 
-    def outputs(session: Session, inputs: Floats) -> dict[str, Floats]:
-        parts = [session.run({INPUT: batch}) for batch in _batches(inputs, size)]
+    Args:
+        backend: Builds the file that shows a culprit.
+        path: The artifact.
+        model: The ONNX model it was built from.
+        target: Whose conditions.
+        run: Runs a file on the target's device; all outputs of every inference.
+    """
+    size = target.conditions.batch_size
+
+    def outputs(file: Path, inputs: Floats) -> dict[str, Floats]:
+        parts = run(file, [{INPUT: batch} for batch in _batches(inputs, size)])
         return {
             key: np.concatenate([np.asarray(p[key], np.float32) for p in parts])[: len(inputs)]
             for key in parts[0]
         }
 
-    def run(inputs: Floats) -> Floats:
-        with backend.open(path, target, threads=threads) as session:
-            return outputs(session, inputs)[OUTPUT]
-
     def taps(inputs: Floats) -> Taps:
         tapped, names = with_taps(model, _grid_names(model))
         with tempfile.TemporaryDirectory() as folder:
             built = backend.build(tapped, target, Path(folder) / "tapped")
-            with backend.open(built, target, threads=threads) as session:
-                values = list(outputs(session, inputs).values())
+            values = list(outputs(built, inputs).values())
         return dict(zip(names, values[1:], strict=True))
 
-    return Form(name, run, taps, target.tolerance)
+    return Form(target.name, lambda inputs: outputs(path, inputs)[OUTPUT], taps, target.tolerance)
 
 
 def first_difference(expected: Taps, got: Taps, *, mean_abs: float) -> str | None:

@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import statistics
-from contextlib import ExitStack
 from typing import TYPE_CHECKING
 
 from edgekd.backends._onnx_file import total_bytes
-from edgekd.backends._runtime import check_runtime
 from edgekd.core.errors import RecipeError
 from edgekd.core.hashing import sha256_file
 from edgekd.profile.breakdown import Explained
-from edgekd.profile.file import inputs_note, layers_of, subject_of
-from edgekd.profile.measure import measure
+from edgekd.profile.file import inputs_note, load_of
+from edgekd.profile.together import connected, measure_on
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -53,8 +51,6 @@ def measure_pair(
         MissingDependencyError: A target's runtime is not installed.
         UnsupportedError: A runtime has the wrong version or refuses a model.
     """
-    for _, target in runs:
-        check_runtime(target)
     sizes = [total_bytes(path) for path, _ in runs]  # checks the files too
     hashes = [sha256_file(path) for path, _ in runs]
     if _same_file(runs, sizes, hashes) and runs[0][1] == runs[1][1]:
@@ -64,18 +60,22 @@ def measure_pair(
             got=f"{runs[0][0]} and {runs[1][0]}, both on {runs[0][1].name}",
             todo="give the float and the int8 file, or --target twice",
         )
-    with ExitStack() as stack:
-        subjects = [
-            subject_of(path, sha256, target, shapes, inputs_npz, stack)
-            for (path, target), sha256 in zip(runs, hashes, strict=True)
-        ]
-        profiles = measure(subjects, rule, inputs=inputs_note(inputs_npz), progress=progress)
     found = []
-    for (path, target), subject, profile in zip(runs, subjects, profiles, strict=True):
-        title = f"{path.name} on {target.name}"
-        progress.say(f"{title}: reading layers")
-        readings = [layers_of(path, subject) for _ in range(_READINGS)]
-        found.append(_explained(title, profile, min(readings, key=_sum_us)))
+    with connected([target for _, target in runs]) as devices:
+        for device, (_, target) in zip(devices, runs, strict=True):
+            device.runtime(target)
+        loads = [
+            load_of(path, sha256, target, device, shapes, inputs_npz)
+            for device, (path, target), sha256 in zip(devices, runs, hashes, strict=True)
+        ]
+        profiles = measure_on(
+            devices, loads, rule, inputs=inputs_note(inputs_npz), progress=progress
+        )
+        for device, load, profile in zip(devices, loads, profiles, strict=True):
+            title = f"{load.path.name} on {load.target.name}"
+            progress.say(f"{title}: reading layers")
+            readings = [device.layers(load) for _ in range(_READINGS)]
+            found.append(_explained(title, profile, min(readings, key=_sum_us)))
     return found[0], found[1]
 
 

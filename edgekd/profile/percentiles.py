@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 _NS_PER_MS = 1e6
 #: a coefficient of variation above it is a machine that did something else as well
 QUIET = 0.25
+_UNMEASURED = "no clock has measured these samples"
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,9 +50,12 @@ class Percentiles:
 
 
 def percentiles(profile: Profile) -> Percentiles:
-    """All four of a profile."""
+    """All four of a profile; nothing is certified of samples that were not measured."""
     samples = np.asarray(profile.samples_ns, np.int64)
-    return Percentiles(**{f"p{p}": _percentile(samples, p) for p in (50, 90, 95, 99)})
+    measured = profile.source == "measured"
+    return Percentiles(
+        **{f"p{p}": _percentile(samples, p, measured=measured) for p in (50, 90, 95, 99)}
+    )
 
 
 def coefficient_of_variation(profile: Profile) -> float:
@@ -61,13 +65,17 @@ def coefficient_of_variation(profile: Profile) -> float:
 
 
 def _percentile(
-    samples: np.ndarray[tuple[int], np.dtype[np.int64]], percentile: int
+    samples: np.ndarray[tuple[int], np.dtype[np.int64]], percentile: int, *, measured: bool
 ) -> Percentile:
-    certified = certified_percentile(samples, percentile)
+    certified = certified_percentile(samples, percentile) if measured else None
     empirical = empirical_percentile(samples, percentile)
     return Percentile(
         certified=None if certified is None else certified / _NS_PER_MS,
         empirical=None if empirical is None else empirical / _NS_PER_MS,
         n=len(samples),
-        reason=None if certified is not None else f"needs {needed_samples(percentile)} samples",
+        reason=None if certified is not None else _reason(percentile, measured),
     )
+
+
+def _reason(percentile: int, measured: bool) -> str:
+    return f"needs {needed_samples(percentile)} samples" if measured else _UNMEASURED

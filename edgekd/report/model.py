@@ -75,6 +75,7 @@ class Measured(Value):
         samples_ms: At most 400 of the samples, evenly picked, for the picture.
         cv: Standard deviation over mean of all samples; a noise warning above 0.25.
         source: "measured" or "simulated".
+        place: The device that it ran on, in words.
     """
 
     name: str
@@ -90,6 +91,7 @@ class Measured(Value):
     samples_ms: tuple[float, ...]
     cv: float
     source: Literal["measured", "simulated"]
+    place: str = "this machine"
 
 
 class Arm(Value):

@@ -140,8 +140,8 @@ def budget_use(budget: BudgetResult) -> str:
 
 
 def source(measured: Measured) -> str:
-    """``measured on this machine``, or that it was not."""
-    return "measured on this machine" if measured.source == "measured" else "simulated"
+    """``measured on this machine``, another one, or that it was not."""
+    return f"measured on {measured.place}" if measured.source == "measured" else "simulated"
 
 
 def _memory(measured: Measured, name: str, note: str) -> dict[str, Any]:

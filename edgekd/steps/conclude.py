@@ -22,6 +22,7 @@ from edgekd.steps.mix import reported
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from edgekd.core.types import Profile
     from edgekd.profile.percentiles import Percentiles
     from edgekd.steps.choose import Choice, TrainedArm
     from edgekd.steps.job import Job
@@ -222,6 +223,17 @@ def _measured(job: Job, shipped: Shipped, figure: Figures) -> model.Measured:
         samples_ms=tuple(float(x) for x in (picked if len(samples) > len(picked) else samples)),
         cv=coefficient_of_variation(figure.profile),
         source=figure.profile.source,
+        place=_place(figure.profile),
+    )
+
+
+def _place(profile: Profile) -> str:
+    """Where a profile was made, in words."""
+    transport = profile.environment.get("transport")
+    return (
+        f"{profile.environment['machine']['cpu']}, over {transport}"
+        if transport
+        else ("this machine")
     )
 
 

@@ -7,12 +7,14 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from edgekd import __version__
-from edgekd.backends._runtime import check_runtime
+from edgekd.core.hashing import sha256_json
 from edgekd.core.target import load_target
 from edgekd.distill.feed import resident_data
+from edgekd.profile.together import connected
 from edgekd.students._contract import NetSpec
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
     from pathlib import Path
 
     from edgekd.core.progress import Progress
@@ -20,6 +22,14 @@ if TYPE_CHECKING:
     from edgekd.core.target import Target
     from edgekd.recipe import Recipe
     from edgekd.tasks._contract import Data, Task
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """What decides a measurement besides the file: a device, and what is installed there."""
+
+    machine: dict[str, Any]
+    versions: dict[str, Any]
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +45,8 @@ class Job:
         task: What outputs mean.
         spec: What every network of this run accepts and gives.
         targets: In the recipe's order; their runtimes are installed.
+        places: Where they run, by the transport that leads there.
+        runtimes: Version of each target's runtime there, by the target's name.
         threads: Of training.
     """
 
@@ -46,7 +58,13 @@ class Job:
     task: Task
     spec: NetSpec
     targets: tuple[Target, ...]
+    places: Mapping[str, Place]
+    runtimes: Mapping[str, str]
     threads: int
+
+    def place(self, target: Target) -> Place:
+        """Where a target, or its float twin, runs."""
+        return self.places[_way(target)]
 
     @property
     def seeds(self) -> range:
@@ -63,20 +81,32 @@ class Job:
         }
 
 
+def _way(target: Target) -> str:
+    return sha256_json(target.transport)
+
+
 def open_job(recipe: Recipe, folder: Path, run: Run, progress: Progress) -> Job:
     """Check targets and load data before anything is trained.
 
     Raises:
         MissingDependencyError, UnsupportedError: A target's runtime is not here.
         DataError: The data is not usable.
+        DeviceError: A target's device cannot be reached.
     """
     import torch
 
     targets = tuple(load_target(name) for name in recipe.targets)
-    for target in targets:
-        check_runtime(target)
+    places, runtimes = {}, {}
+    with connected(targets) as devices:
+        for device, target in zip(devices, targets, strict=True):
+            runtimes[target.name] = device.runtime(target)
+            if _way(target) not in places:
+                found = device.environment()
+                places[_way(target)] = Place(found["machine"], found["versions"])
     threads = recipe.threads or len(os.sched_getaffinity(0))
     torch.set_num_threads(threads)
     data = resident_data(recipe.data.load(folder))
     spec = NetSpec(input_shape=data.input_shape, outputs=recipe.task.output_width(data))
-    return Job(recipe, folder, run, progress, data, recipe.task, spec, targets, threads)
+    return Job(
+        recipe, folder, run, progress, data, recipe.task, spec, targets, places, runtimes, threads
+    )

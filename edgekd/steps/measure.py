@@ -2,29 +2,26 @@
 
 from __future__ import annotations
 
-from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from edgekd.backends._contract import BACKENDS
-from edgekd.profile.environment import environment
-from edgekd.profile.measure import Subject, measure
-from edgekd.profile.memory import peak_memory
 from edgekd.profile.store import read_profile, write_profile
+from edgekd.profile.together import connected, measure_on
+from edgekd.profile.transports._contract import Load
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from edgekd.backends._contract import Feeds
     from edgekd.core.types import Profile
+    from edgekd.profile.transports._contract import Device
     from edgekd.steps.job import Job
     from edgekd.steps.ship import Shipment, Shipped
 
 #: real test samples that the timed runs rotate through
 _FEEDS = 32
-_MEMORY_FEEDS = "feeds.npz"
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,35 +31,34 @@ class Figures:
     Attributes:
         profile: Raw samples and conditions.
         path: Where the profile is stored.
-        peak_memory_mib: Peak resident memory of a fresh process that loads and runs it.
+        peak_memory_mib: Peak resident memory of a fresh process that loads and runs it; None
+            where it cannot be measured.
         runtime_memory_mib: The same process before it loads the file.
     """
 
     profile: Profile
     path: Path
-    peak_memory_mib: float
-    runtime_memory_mib: float
+    peak_memory_mib: float | None
+    runtime_memory_mib: float | None
 
 
 def figures(job: Job, shipment: Shipment) -> dict[str, Figures]:
     """Time and weigh every file, by its name in the shipment."""
     everything = (*shipment.artifacts, *shipment.baselines)
-    where = environment()
     stage = job.run.stage(
         "profile",
         {
             "files": {s.name: s.artifact.sha256 for s in everything},
             "conditions": {s.name: _conditions(s) for s in everything},
             "rule": job.recipe.profile.model_dump(mode="json"),
-            "machine": where["machine"],
-            "versions": where["versions"],
+            "places": {s.name: asdict(job.place(s.target)) for s in everything},
         },
         lambda folder: _time(job, everything, folder),
     )
     found = {}
     for shipped in everything:
         path = stage.file(_file_name(shipped))
-        memory = _weigh(job, shipped, where)
+        memory = _weigh(job, shipped)
         found[shipped.name] = Figures(
             read_profile(path), path, memory["peak_mib"], memory["runtime_mib"]
         )
@@ -72,29 +68,13 @@ def figures(job: Job, shipment: Shipment) -> dict[str, Figures]:
 def _time(
     job: Job, everything: tuple[Shipped, ...], folder: Path
 ) -> tuple[dict[str, Any], list[str]]:
-    with ExitStack() as stack:
-        subjects = []
-        for shipped in everything:
-            backend = BACKENDS.get(shipped.target.backend)()
-            session = stack.enter_context(
-                backend.open(
-                    shipped.artifact.path,
-                    shipped.target,
-                    threads=shipped.target.conditions.threads,
-                )
-            )
-            feeds = _feeds(job, shipped, session.inputs[0].name)
-            subjects.append(
-                Subject(
-                    name=shipped.name,
-                    session=session,
-                    feeds=feeds,
-                    artifact_sha256=shipped.artifact.sha256,
-                    target=shipped.target,
-                )
-            )
-        profiles = measure(
-            subjects, job.recipe.profile, inputs="real test samples", progress=job.progress
+    with connected([s.target for s in everything]) as devices:
+        profiles = measure_on(
+            devices,
+            [_load(job, s, device) for s, device in zip(everything, devices, strict=True)],
+            job.recipe.profile,
+            inputs="real test samples",
+            progress=job.progress,
         )
     names = [_file_name(shipped) for shipped in everything]
     for name, profile in zip(names, profiles, strict=True):
@@ -102,33 +82,40 @@ def _time(
     return {}, names
 
 
-def _weigh(job: Job, shipped: Shipped, where: dict[str, Any]) -> dict[str, Any]:
+def _weigh(job: Job, shipped: Shipped) -> dict[str, Any]:
     def work(folder: Path) -> tuple[dict[str, Any], list[str]]:
-        name = shipped.artifact.inputs[0].name if shipped.role != "teacher" else _input(shipped)
-        np.savez(folder / _MEMORY_FEEDS, allow_pickle=False, **_feeds(job, shipped, name)[0])
-        figure = peak_memory(shipped.artifact.path, shipped.target, folder / _MEMORY_FEEDS)
+        with connected([shipped.target]) as (device,):
+            figure = device.memory(_load(job, shipped, device))
+        if figure is None:
+            return {"peak_mib": None, "runtime_mib": None}, []
         return {"peak_mib": figure.peak_mib, "runtime_mib": figure.runtime_mib}, []
 
     needs = {
         "file": shipped.artifact.sha256,
         "conditions": _conditions(shipped),
-        "machine": where["machine"],
-        "versions": where["versions"],
+        "place": asdict(job.place(shipped.target)),
     }
     return job.run.stage(f"memory/{shipped.name}", needs, work).result
+
+
+def _load(job: Job, shipped: Shipped, device: Device) -> Load:
+    """A file with real samples; a teacher that came as a file names its input itself."""
+    name = shipped.artifact.inputs[0].name
+    if shipped.role == "teacher":
+        name = device.inputs(shipped.artifact.path, shipped.target)[0].name
+    return Load(
+        name=shipped.name,
+        path=shipped.artifact.path,
+        sha256=shipped.artifact.sha256,
+        target=shipped.target,
+        feeds=_feeds(job, shipped, name),
+    )
 
 
 def _conditions(shipped: Shipped) -> dict[str, Any]:
     """What a target decides about a measurement: its conditions, and its runtime's options."""
     target = shipped.target
     return {**target.conditions.model_dump(), "options": target.options}
-
-
-def _input(shipped: Shipped) -> str:
-    """A teacher that came as a file names its input itself."""
-    backend = BACKENDS.get(shipped.target.backend)()
-    with backend.open(shipped.artifact.path, shipped.target, threads=1) as session:
-        return session.inputs[0].name
 
 
 def _feeds(job: Job, shipped: Shipped, name: str) -> list[Feeds]:

@@ -10,21 +10,27 @@ import torch
 
 from edgekd.backends._contract import BACKENDS
 from edgekd.backends._kernels import count_kernels
+from edgekd.core.hashing import sha256_file
 from edgekd.core.types import KernelCount, LayerRecord
 from edgekd.export.onnx_file import INPUT
 from edgekd.export.parity import Form, RungResult, climb, reference_form, runtime_form
+from edgekd.profile.together import connected
+from edgekd.profile.transports._contract import Load
 from edgekd.quantize.convert import simulate, taps
 from edgekd.steps.learn import load_student
 from edgekd.steps.shrink import load_quantized
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
     from pathlib import Path
 
     from numpy.typing import NDArray
     from torch import nn
 
+    from edgekd.backends._contract import Feeds
+    from edgekd.core.target import Target
     from edgekd.export.parity import Floats
+    from edgekd.profile.transports._contract import Device
     from edgekd.steps.job import Job
     from edgekd.steps.ship import Shipment, Shipped
 
@@ -36,7 +42,8 @@ class Proof:
     """What was found about one artifact.
 
     Attributes:
-        rungs: The parity ladder; its last rung is the runtime on the target's conditions.
+        rungs: The parity ladder; its last rung is the runtime on the device, under the target's
+            conditions.
         kernels: Counted.
         layers: Every node as it runs.
         skipped: Layers left in float by choice -> reason.
@@ -68,30 +75,27 @@ def test_inputs(job: Job) -> tuple[Floats, NDArray[np.int64]]:
 
 def _proof(job: Job, shipped: Shipped) -> Proof:
     target = shipped.target
-    backend = BACKENDS.get(target.backend)()
 
     def work(folder: Path) -> tuple[dict[str, Any], list[str]]:
         inputs, labels = test_inputs(job)
-        forms, anchor, skipped = _forms(job, shipped)
-        rungs = climb(forms, inputs, labels, job.task, anchor=anchor)
-        layers = backend.layers(
-            shipped.artifact.path,
-            target,
-            {INPUT: inputs[: target.conditions.batch_size]},
-            threads=target.conditions.threads,
-        )
+        with connected([target]) as (device,):
+            forms, anchor, skipped = _forms(job, shipped, device)
+            rungs = climb(forms, inputs, labels, job.task, anchor=anchor)
+            first = [{INPUT: inputs[: target.conditions.batch_size]}]
+            layers = device.layers(_load(shipped.artifact.path, target, first))
         return {
             "rungs": [asdict(r) for r in rungs],
             "layers": [asdict(x) for x in layers],
             "skipped": skipped,
         }, []
 
-    version = backend.version()
+    version = job.runtimes[target.name]
     needs = job.needs(
         artifact=shipped.artifact.sha256,
         target=target.model_dump(mode="json"),
         parity=job.recipe.parity.model_dump(mode="json"),
         runtime=version,
+        machine=job.place(target).machine,
     )
     result = job.run.stage(f"proof/{target.name}", needs, work).result
     layers = tuple(LayerRecord(**x) for x in result["layers"])
@@ -99,7 +103,11 @@ def _proof(job: Job, shipped: Shipped) -> Proof:
     return Proof(rungs, count_kernels(layers), layers, result["skipped"], version)
 
 
-def _forms(job: Job, shipped: Shipped) -> tuple[list[Form], str, dict[str, str]]:
+def _load(path: Path, target: Target, feeds: Sequence[Feeds]) -> Load:
+    return Load(target.name, path, sha256_file(path), target, feeds)
+
+
+def _forms(job: Job, shipped: Shipped, device: Device) -> tuple[list[Form], str, dict[str, str]]:
     """The rungs below a runtime, the one a file must reproduce, and what stayed in float."""
     target, path = shipped.target, shipped.artifact.path
     model = path.read_bytes()
@@ -107,7 +115,13 @@ def _forms(job: Job, shipped: Shipped) -> tuple[list[Form], str, dict[str, str]]
         reference_form(
             model, samples=job.recipe.parity.reference_samples, tolerance=target.tolerance
         ),
-        runtime_form(target.name, BACKENDS.get(target.backend)(), path, model, target),
+        runtime_form(
+            BACKENDS.get(target.backend)(),
+            path,
+            model,
+            target,
+            run=lambda file, feeds: device.run(_load(file, target, feeds)),
+        ),
     ]
     assert shipped.student is not None
     if target.scheme is None:

@@ -77,7 +77,8 @@ for package in ("edgekd.core", "edgekd.numerics", "edgekd.cli"):
     folder = importlib.import_module(package).__path__
     for module in pkgutil.iter_modules(folder):
         importlib.import_module(f"{package}.{module.name}")
-for contract in ("tasks", "students", "backends", "distill.objectives", "quantize.quantizers"):
+for contract in ("tasks", "students", "backends", "distill.objectives", "quantize.quantizers",
+                 "profile.transports"):
     importlib.import_module(f"edgekd.{contract}._contract")
 print(json.dumps(sorted(m for m in sys.modules if m.partition(".")[0] == "edgekd")))
 """
@@ -110,7 +111,7 @@ def test_every_package_that_is_imported_is_declared(tree: Tree) -> None:
         for node in ast.walk(tree.parse(path)):
             names = [a.name for a in node.names] if isinstance(node, ast.Import) else []
             if isinstance(node, ast.ImportFrom):
-                names = [node.module or ""]
+                names = [node.module or ""] if not node.level else []
             used |= {name.partition(".")[0] for name in names}
     outside = used - set(sys.stdlib_module_names) - {"edgekd", ""}
     assert {"torch", "pydantic"} <= outside

@@ -21,12 +21,11 @@ def cases() -> list[Any]:
         checks: tuple[Check, ...] = CHECKS
         marks: tuple[pytest.MarkDecorator, ...] = ()
         try:
-            BACKENDS.get(target.backend)
             check_runtime(target)
-        except (MissingDependencyError, UnsupportedError) as e:
+        except UnsupportedError:
             checks = BUILD_CHECKS
-            if target.backend not in BACKENDS._classes:
-                marks = (pytest.mark.skip(e.failed),)
+        except MissingDependencyError as e:
+            checks, marks = BUILD_CHECKS, (pytest.mark.skip(e.failed),)
         found += [
             pytest.param(check, target, marks=marks, id=f"{target.name}-{check.__name__}")
             for check in checks

@@ -59,6 +59,13 @@ def test_a_shipped_target_carries_every_field_once(name: str) -> None:
 def test_a_users_own_file_is_read(tmp_path: Path) -> None:
     target = load_target(write(tmp_path))
     assert (target.name, target.precision, target.conditions.batch_size) == ("mine", "int8", 1)
+    assert target.transport == {"name": "local"}
+
+
+def test_a_transport_is_a_bare_word_or_a_mapping(tmp_path: Path) -> None:
+    assert load_target(write(tmp_path, transport="null")).transport == {"name": "null"}
+    spec = {"name": "ssh", "host": "192.168.1.7", "port": 22}
+    assert load_target(write(tmp_path, transport=spec)).transport == spec
 
 
 def test_an_unknown_name_gives_the_nearest() -> None:
@@ -91,7 +98,9 @@ def test_a_name_never_reads_anything_else(name: str) -> None:
         ({"precision": "float32"}, "(top): an int8 target needs a `scheme`, a float32 target"),
         ({"tolerance": {"mean_abs": 0, "agreement": 2}}, "tolerance.mean_abs: Input should be "),
         ({"opset": 12}, "opset: Input should be greater than or equal to 13, got 12"),
-        ({"transport": "ssh"}, "transport: Input should be 'local', got 'ssh'"),
+        ({"transport": 3}, "transport: should be a mapping of `name: value` lines, got 3"),
+        ({"transport": {"host": "pi"}}, "transport: a transport needs its name, e.g. {name: ssh"),
+        ({"transport": {"name": "ssh", "port": [1]}}, "transport.port: Input should be a valid"),
         ({"options": {"a": [1]}}, "options.a: Input should be a valid string, got [1]; or "),
     ],
     ids=lambda v: None if isinstance(v, str) else "-".join(v),

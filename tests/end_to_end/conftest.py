@@ -17,6 +17,7 @@ from edgekd.cli.main import run
 from edgekd.core.config import dump_yaml
 from edgekd.core.ledger import Ledger
 from edgekd.report.model import Report
+from tests.profile.transports.conftest import sshd as sshd
 
 #: both runtimes, networks with a residual, images that are really of digits; trained just enough
 #: that few decisions are ties, which a rounding may flip
