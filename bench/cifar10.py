@@ -1,6 +1,7 @@
 """CIFAR-10 (JPEG set): the teacher and the float students that the tables start from.
 
-    python bench/cifar10.py --data ../shared/data       # about an hour on one core
+    python bench/cifar10.py --data ../shared/data            # about two hours on one core
+    python bench/cifar10.py --data ../shared/data --smoke    # seconds: does it still run?
 
 The teacher is the published ResNet-20 of akamaster/pytorch_resnet_cifar10 (BSD-2), which knows the
 lossless pixels, fine-tuned on the JPEG ones. Students are the small nets of Polino et al. (2018,
@@ -53,7 +54,6 @@ SPEC = NetSpec((3, 32, 32), 10)
 TASK = Classification()
 #: of akamaster's training; the students take the same inputs
 SCALING = Scaling(mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225))
-VALIDATION = 5000
 STUDENTS = {
     "student2": ConvNet(stages=((50, 25), (25, 10)), kernel=5, hidden=(400,)),
     "student3": ConvNet(stages=((25, 10), (10, 5)), kernel=5, hidden=(300,)),
@@ -78,7 +78,7 @@ PARTS = (
 class _Block(nn.Module):
     def __init__(self, width_in: int, width: int) -> None:
         super().__init__()
-        self.stride = width // width_in
+        self.stride, self.quarter = width // width_in, width_in // 2
         self.conv1 = nn.Conv2d(width_in, width, 3, self.stride, 1, bias=False)
         self.bn1 = nn.BatchNorm2d(width)
         self.conv2 = nn.Conv2d(width, width, 3, 1, 1, bias=False)
@@ -87,8 +87,7 @@ class _Block(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         out = self.bn2(self.conv2(F.relu(self.bn1(self.conv1(x)))))
         if self.stride == 2:  # option A of arXiv:1512.03385: subsample, pad channels with zeros
-            quarter = self.conv1.in_channels // 2
-            x = F.pad(x[:, :, ::2, ::2], (0, 0, 0, 0, quarter, quarter))
+            x = F.pad(x[:, :, ::2, ::2], (0, 0, 0, 0, self.quarter, self.quarter))
         return F.relu(out + x)
 
 
@@ -109,7 +108,7 @@ class ResNet20(nn.Module):
         return self.linear(x.mean((2, 3)))
 
 
-def prepare(shared: Path, path: Path) -> None:
+def prepare(shared: Path, path: Path, per_class: int | None = None) -> None:
     """Decode the JPEG archive into one .npz; members are read by name, nothing is extracted."""
     if path.is_file():
         return
@@ -118,7 +117,8 @@ def prepare(shared: Path, path: Path) -> None:
         names = sorted(archive.namelist())
         classes = sorted({name.split("/")[1] for name in names})
         for split in ("train", "test"):
-            mine = [name for name in names if name.startswith(f"{split}/")]
+            folders = [f"{split}/{name}/" for name in classes]
+            mine = [n for f in folders for n in _inside(names, f)[:per_class]]
             images = [np.asarray(Image.open(io.BytesIO(archive.read(n)))) for n in mine]
             arrays[f"x_{split}"] = np.stack(images)
             arrays[f"y_{split}"] = np.array([classes.index(n.split("/")[1]) for n in mine])
@@ -128,8 +128,13 @@ def prepare(shared: Path, path: Path) -> None:
     partial.replace(path)
 
 
+def _inside(names: list[str], folder: str) -> list[str]:
+    return [name for name in names if name.startswith(folder)]
+
+
 def load_data(runs: Path) -> Data:
-    source = Arrays(path="cifar10.npz", layout="NHWC", validation=VALIDATION, scaling=SCALING)
+    """A tenth of the train images, 5,000 of 50,000, are the validation split."""
+    source = Arrays(path="cifar10.npz", layout="NHWC", validation=0.1, scaling=SCALING)
     return source.load(runs)
 
 
@@ -193,20 +198,19 @@ def load_teacher(parts: Parts) -> Teacher:
     return Teacher.from_module(net, "ResNet-20")
 
 
-def make_teacher(parts: Parts, data: Data, shared: Path) -> None:
+def make_teacher(parts: Parts, data: Data, shared: Path, settings: TrainSettings) -> None:
     net = ResNet20()
     folder = shared / "weights" / "akamaster" / "pretrained_models"
     (path,) = folder.glob("resnet20-*.th")
     fill(net, load_weights(path), source=path.name)
-    found = _trained("teacher", net, parts, data, TEACHER_TRAIN, 0)
+    found = _trained("teacher", net, parts, data, settings, 0)
     parts.finish("teacher", net, found)
 
 
-def make_student(parts: Parts, data: Data, name: str, epochs: int) -> None:
+def make_student(parts: Parts, data: Data, name: str, settings: TrainSettings) -> None:
     family, *_, seed_text = name.split("-")
     seed, control = int(seed_text.removeprefix("seed")), "control" in name
     net = build_seeded(STUDENTS[family], SPEC, seed)
-    settings = STUDENT_TRAIN.model_copy(update={"epochs": epochs})
     said = None if control else teacher_outputs(parts, data, settings)
     found = _trained(name, net, parts, data, settings, seed, said)
     parts.finish(name, net, found)
@@ -262,20 +266,21 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--data", type=Path, required=True, help="folder of cifar10/ and weights/")
     parser.add_argument("--runs", type=Path, default=ROOT / "runs" / "cifar10")
     parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--epochs", type=int, default=STUDENT_TRAIN.epochs, help="of a student")
     parser.add_argument("--parts", nargs="*", default=PARTS)
+    parser.add_argument("--smoke", action="store_true", help="few images, one epoch")
     args = parser.parse_args(arguments)
     torch.set_num_threads(args.threads)
     parts = Parts(args.runs)
-    prepare(args.data, args.runs / "cifar10.npz")
+    prepare(args.data, args.runs / "cifar10.npz", 20 if args.smoke else None)
     data = load_data(args.runs)
+    less = {"epochs": 1, "batch_size": 36} if args.smoke else {}
     for name in args.parts:
         if parts.result(name) is not None:
             continue
         if name == "teacher":
-            make_teacher(parts, data, args.data)
+            make_teacher(parts, data, args.data, TEACHER_TRAIN.model_copy(update=less))
         else:
-            make_student(parts, data, name, args.epochs)
+            make_student(parts, data, name, STUDENT_TRAIN.model_copy(update=less))
         found = parts.result(name)
         print(f"{name}: test {found['test']:.4f}, {found['train_s']:.0f} s", flush=True)
     return 0

@@ -11,7 +11,9 @@ from edgekd.backends._contract import BACKENDS
 from edgekd.backends._onnx_file import check, check_one_file
 from edgekd.backends._onnx_specs import input_specs
 from edgekd.backends._refusal import refusal
-from edgekd.backends._tensorrt_rules import check_codes
+from edgekd.backends._tensorrt_kernels import records, with_names
+from edgekd.backends._tensorrt_rtx_layers import kernels
+from edgekd.backends._tensorrt_rules import check_codes, check_shapes
 from edgekd.core.config import nearest
 from edgekd.core.errors import RecipeError, UnsupportedError
 from edgekd.core.files import atomic_write
@@ -72,16 +74,12 @@ class TensorRtRtx:
         Raises:
             UnsupportedError: The file is an engine, which tells them on its GPU alone.
         """
-        from edgekd.backends._tensorrt_rtx_layers import layers
-
         if path.suffix == SUFFIX:
             raise _not_run(f"The layers of the engine {path} cannot be read.")
         check(path)
-        model = onnx.load(path)
-        for node in model.graph.node:  # the builder's list goes by names
-            node.name = node.name or node.output[0]
+        model = with_names(onnx.load(path))
         _, log = compiled(model.SerializeToString(), path, target)
-        return layers(log.layers, model, path)
+        return records(kernels(log.layers, path), model)
 
 
 class Log(trt.ILogger):  # type: ignore[misc]
@@ -122,7 +120,7 @@ def compiled(model: bytes, path: Path, target: Target) -> tuple[bytes, Log]:
     except Exception as e:  # the checker's and protobuf's own have no common base
         raise refusal(model, path, NAME, e) from e
     check_codes(proto, path, target, NAME)
-    _check_shapes(proto, path)
+    check_shapes(input_specs(proto, path), path)
     parser = trt.OnnxParser(network, log)
     if not parser.parse(model):
         errors = [parser.get_error(i) for i in range(parser.num_errors)]
@@ -168,17 +166,6 @@ def capabilities(target: Target) -> list[Any]:
             got=" ".join(wrong) or "none",
         )
     return [known[word] for word in given]
-
-
-def _check_shapes(model: onnx.ModelProto, path: Path) -> None:
-    for spec in input_specs(model, path):
-        if None in spec.shape:
-            raise UnsupportedError(
-                f"The input {spec.name!r} of {path} leaves an axis open.",
-                expected="an engine's fixed sizes",
-                got=str(spec.shape),
-                todo="export the model for one batch size",
-            )
 
 
 def _not_run(failed: str) -> UnsupportedError:

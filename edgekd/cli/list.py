@@ -9,6 +9,7 @@ import typer
 
 if TYPE_CHECKING:
     from edgekd.core.registry import Registry
+    from edgekd.profile.shelf import Kept
 
 #: what a user calls them -> module and name of their registry; targets are files instead
 _REGISTRIES = {
@@ -20,7 +21,8 @@ _REGISTRIES = {
     "backends": ("edgekd.backends._contract", "BACKENDS"),
     "transports": ("edgekd.profile.transports._contract", "TRANSPORTS"),
 }
-KINDS = ("targets", *_REGISTRIES)
+PLUGIN_KINDS = tuple(_REGISTRIES)
+KINDS = ("targets", "profiles", *PLUGIN_KINDS)
 
 
 def list_plugins(
@@ -53,6 +55,8 @@ def registry(kind: str) -> Registry[Any]:
 
 def summaries(kind: str) -> dict[str, str]:
     """Name -> one line, of everything of a kind; imports no plugin."""
+    if kind == "profiles":
+        return {kept.file: _profile_line(kept) for kept in _shipped_profiles()}
     if kind != "targets":
         return registry(kind).summaries()
     from edgekd.core.target import load_target, target_names
@@ -60,18 +64,37 @@ def summaries(kind: str) -> dict[str, str]:
     return {name: load_target(name).description for name in target_names()}
 
 
+def _shipped_profiles() -> list[Kept]:
+    from edgekd.core.target import shipped_folder
+    from edgekd.profile.shelf import kept
+
+    return kept(shipped_folder("profiles"))
+
+
+def _profile_line(kept: Kept) -> str:
+    from statistics import median
+
+    samples, machine = kept.profile.samples_ns, kept.profile.environment["machine"]
+    return (
+        f"median {median(samples) / 1e6:.3f} ms of {len(samples):,}; {machine['cpu']}, "
+        f"{kept.profile.conditions.threads} thread(s), {kept.created_utc[:10]}"
+    )
+
+
 def details(kind: str, name: str) -> dict[str, Any]:
-    """Name, text and fields of one plugin, or the values of one target.
+    """Name, text and fields of one plugin, or the values of one target or profile.
 
     Raises:
         UnknownPluginError: No such plugin.
         MissingDependencyError: The plugin needs a package that is not installed.
-        RecipeError: No such target.
+        RecipeError: No such target or profile.
     """
     from dataclasses import asdict
 
     from edgekd.core.describe import fields_of, summary_of
 
+    if kind == "profiles":
+        return _profile_details(name)
     if kind == "targets":
         from edgekd.core.target import load_target
 
@@ -85,6 +108,18 @@ def details(kind: str, name: str) -> dict[str, Any]:
         "text": summary_of(cls),
         "fields": [asdict(field) for field in fields_of(cls)],
     }
+
+
+def _profile_details(name: str) -> dict[str, Any]:
+    from edgekd.core.config import nearest
+    from edgekd.core.errors import RecipeError
+
+    found = {kept.file: kept for kept in _shipped_profiles()}
+    if name not in found:
+        raise RecipeError(f"No profile {name!r} is shipped{nearest(name, list(found))}")
+    kept = found[name]
+    values = kept.profile.model_dump(mode="json", exclude={"samples_ns"})
+    return {"kind": "profiles", "name": name, "text": _profile_line(kept), "values": values}
 
 
 def _print_json(value: Any) -> None:

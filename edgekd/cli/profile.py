@@ -50,6 +50,10 @@ def profile(
         Path | None,
         typer.Option(help="Write the raw samples here; with several targets one file for each."),
     ] = None,
+    keep: Annotated[
+        Path | None,
+        typer.Option(metavar="FOLDER", help="Add the profiles to this shelf, for good."),
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of tables.")] = False,
 ) -> None:
     """Time an ONNX file, weigh it, and count the kernels that it really runs in."""
@@ -94,6 +98,11 @@ def profile(
             if one.sustained is not None:
                 long_run = path.with_name(f"{path.stem}.sustained{path.suffix}")
                 write_profile(one.sustained.profile, long_run)
+    if keep is not None:
+        from edgekd.profile.shelf import keep as put
+
+        for one in found:
+            put(one.profile, keep, title=one.path.stem)
     if as_json:
         print(json.dumps([as_plain(one) for one in found], indent=2, allow_nan=False))
         return

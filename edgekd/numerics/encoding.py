@@ -34,12 +34,14 @@ def round_trip(values: Floats, encoding: Encoding) -> Floats:
 def stored_bytes(count: int, encoding: Encoding) -> int:
     """Bytes of `count` codes at their real width, with scales, offsets, zero points and points.
 
-    Zero points that are all 0 are not stored; others take a code's width each.
+    Zero points that are all 0 are not stored; others take a code's width each. Offsets that are
+    the same multiple of every scale, as in a grid without a zero, take one number.
     """
     bits = count * encoding.bits
     floats = encoding.scale.size
     if encoding.offset is not None:
-        floats += encoding.offset.size
+        ratio = encoding.offset / encoding.scale
+        floats += 1 if np.allclose(ratio, ratio.flat[0], rtol=1e-6) else ratio.size
     if isinstance(encoding, Affine):
         bits += encoding.zero_point.size * encoding.bits if encoding.zero_point.any() else 0
     else:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
@@ -110,13 +111,37 @@ def least_squares_scale(
     rows = to_rows(weight, granularity).astype(np.float32)
     counts = members(weight.shape, granularity)
     levels = Levels.of(kind, bits)
+    shift = np.float32(levels.shift)
     start = min_max_scale(rows, levels)
+    best = search_scale(
+        rows, counts, start, lambda scale: _codes(rows, scale, scale * shift, levels) + shift
+    )
+    return best.reshape(scale_shape(weight.shape, granularity))
+
+
+def search_scale(
+    rows: Floats,
+    counts: NDArray[np.int64],
+    start: Floats,
+    nearest: Callable[[Floats], Floats],
+) -> Floats:
+    """The search of `least_squares_scale` over any points.
+
+    Args:
+        rows: (groups, members).
+        counts: From `groups.members`.
+        start: (groups,); a row that is all zero keeps it.
+        nearest: (groups,) scales -> (groups, members), each weight's point in units of its scale.
+
+    Returns:
+        (groups,)
+    """
     empty = np.abs(rows).max(axis=1, initial=0.0) <= SMALLEST_RANGE
     best = start.copy()
 
     def error_of(scale: Floats) -> NDArray[np.float64]:
-        offset = scale * np.float32(levels.shift)
-        return _squared_error(rows, _codes(rows, scale, offset, levels), scale, offset, counts)
+        error = (nearest(scale) * scale[:, None] - rows).astype(np.float64)
+        return row_products(error, error, counts)
 
     least = error_of(best)
 
@@ -133,11 +158,11 @@ def least_squares_scale(
     for factor in _FINE:
         offer((coarse * factor).astype(np.float32))
     for _ in range(_REFITS):
-        points = _codes(rows, best, best * np.float32(levels.shift), levels)
-        points += np.float32(levels.shift)
-        power = np.maximum(row_products(points, points, counts), 0.25)
-        offer((row_products(rows, points, counts) / power).astype(np.float32))
-    return best.reshape(scale_shape(weight.shape, granularity))
+        points = nearest(best)
+        power = row_products(points, points, counts)
+        fit = row_products(rows, points, counts) / np.where(power > 0, power, np.inf)
+        offer(fit.astype(np.float32))
+    return best
 
 
 def least_squares_line(

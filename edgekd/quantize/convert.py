@@ -223,6 +223,7 @@ def _with_fake_quant(
         quantizer = settings.weights if chosen is None else chosen.quantizer
         shared = granularity if chosen is None else chosen.granularity or granularity
         fake = quantizer.fake_quant(layer.weight, shared)
+        layer.requires_grad_(getattr(fake, "trains_layer", True))
         setattr(module.get_submodule(parent), name, QuantizedLayer(layer, fake))
     _insert(module, {n: ActivationFakeQuant(a, learned=learned) for n, a in ranges.items()})
     return module

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import torch
+import torch.nn.functional as F
 
 from edgekd.core.types import PerBlock, PerChannel, PerTensor
 
@@ -26,6 +27,19 @@ def to_rows(weight: Tensor, granularity: Granularity) -> Tensor:
             size = min(size, flat.numel())
             missing = -flat.numel() % size
             return torch.cat([flat, flat[-1:].expand(missing)]).view(-1, size)
+
+
+def summed(values: Tensor, granularity: Granularity) -> Tensor:
+    """Sum of each group, shape as `numerics.groups.scale_shape` says; nothing counts twice."""
+    match granularity:
+        case PerTensor():
+            return values.sum()
+        case PerChannel():
+            return to_rows(values, granularity).sum(1)
+        case PerBlock(size=size):
+            flat = values.reshape(-1)
+            size = min(size, flat.numel())
+            return F.pad(flat, (0, -flat.numel() % size)).view(-1, size).sum(1)
 
 
 def from_rows(rows: Tensor, shape: torch.Size, granularity: Granularity) -> Tensor:

@@ -116,6 +116,14 @@ def _check_training(
         f"{where}: trains on other values than it stores"
     )
     torch.autograd.backward(fake.train()(tensor).sum())
+    if not getattr(fake, "trains_layer", True):
+        assert tensor.grad is None, f"{where}: a gradient reaches a weight that is kept"
+        grads = [p.grad for p in fake.parameters()]
+        assert grads, f"{where}: nothing to train"
+        for grad in grads:
+            assert grad is not None, f"{where}: no gradient reaches a parameter"
+            assert torch.isfinite(grad).all(), f"{where}: gradient not finite"
+        return
     assert tensor.grad is not None, f"{where}: no gradient reaches the weight"
     assert torch.isfinite(tensor.grad).all(), f"{where}: gradient not finite"
     assert tensor.grad.abs().sum() > 0, f"{where}: gradient is zero everywhere"

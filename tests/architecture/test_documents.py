@@ -15,7 +15,7 @@ import pytest
 import typer
 import typer.main
 
-from edgekd.cli.list import KINDS, registry
+from edgekd.cli.list import PLUGIN_KINDS, registry
 from edgekd.cli.main import app
 from edgekd.core.describe import fields_of
 from edgekd.distill.objectives._contract import OBJECTIVES
@@ -131,7 +131,7 @@ def test_the_readme_opens_with_its_two_commands(tree: Tree) -> None:
 
 def test_the_readme_names_every_kind_of_plugin_folder(tree: Tree) -> None:
     text = (tree.root / "README.md").read_text(encoding="utf-8")
-    folders = {registry(k).package.replace(".", "/") for k in KINDS if k != "targets"}
+    folders = {registry(k).package.replace(".", "/") for k in PLUGIN_KINDS}
     missing = [f for f in sorted({*folders, "targets"}) if f"{f}/" not in text]
     assert missing == []
 

@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from pydantic import BaseModel
 
-from edgekd.cli.list import KINDS, registry
+from edgekd.cli.list import PLUGIN_KINDS, registry
 from edgekd.core.registry import Registry
 
 if TYPE_CHECKING:
     from tests.architecture.conftest import Tree
 
-REGISTRIES: dict[str, Registry[Any]] = {k: registry(k) for k in KINDS if k != "targets"}
+REGISTRIES: dict[str, Registry[Any]] = {kind: registry(kind) for kind in PLUGIN_KINDS}
 PLUGINS = [(kind, name) for kind, r in REGISTRIES.items() for name in r.names()]
 
 

@@ -12,7 +12,7 @@ import pytest
 
 from edgekd.backends._contract import BACKENDS
 from edgekd.backends._kernels import count_kernels
-from edgekd.backends._tensorrt_rtx_layers import layers
+from edgekd.backends._tensorrt_rtx_layers import kernels
 from edgekd.core.errors import RecipeError, UnsupportedError
 from edgekd.core.target import Target, load_target
 from edgekd.core.types import Scheme
@@ -29,7 +29,6 @@ trt = pytest.importorskip("tensorrt_rtx", reason="pip install '.[tensorrt-rtx]'"
 TARGET = load_target("rtx-tensorrt-int8")
 RTX = BACKENDS.get("tensorrt_rtx")()
 MAGIC = b"vtrt"
-S8: dict[str, Any] = {"codes": "int8", "integer_bias": False}
 
 
 def for_gpus(text: str, **options: Any) -> Target:
@@ -65,10 +64,10 @@ def test_every_layer_of_the_student_is_compiled_to_an_int8_kernel(
     path = tmp_path / "student.onnx"
     path.write_bytes(student)
     found = RTX.layers(path, TARGET, {}, threads=1)
-    kernels = count_kernels(found)
+    counted = count_kernels(found)
     names = [n.name for n in onnx.load(path).graph.node if n.op_type in ("Conv", "Gemm")]
     assert len(names) == 5
-    assert (kernels.int8, kernels.float) == (len(names), 0)
+    assert (counted.int8, counted.float) == (len(names), 0)
     for name in names:
         assert sum(layer.name.endswith(f" [{name}]") for layer in found) == 1
     assert {layer.time_us for layer in found} == {None}, "nothing was run"
@@ -78,9 +77,9 @@ def test_a_float_student_is_compiled_to_float_kernels(tmp_path: Path) -> None:
     model = float_model(trained_looking("residual"), INPUT_SHAPE, batch_size=1, opset=20)
     path = tmp_path / "float.onnx"
     path.write_bytes(model)
-    kernels = count_kernels(RTX.layers(path, TARGET, {}, threads=1))
-    assert (kernels.int8, kernels.float) == (0, 5)
-    assert set(kernels.floats.values()) == {"input and weights are float"}
+    counted = count_kernels(RTX.layers(path, TARGET, {}, threads=1))
+    assert (counted.int8, counted.float) == (0, 5)
+    assert set(counted.floats.values()) == {"input and weights are float"}
 
 
 @pytest.mark.parametrize(
@@ -206,20 +205,14 @@ SAID = (
 )
 
 
-def test_two_layers_in_one_kernel_are_counted_as_two() -> None:
-    model = onnx.load_from_string(convolution_net(quantized=True, **S8))
-    names = [(x.name, x.precision) for x in layers(SAID, model, Path("x.onnx"))]
-    assert names == [("a_myl0_0 [conv]", "int8"), ("a_myl0_0 [fc]", "int8")]
-
-
-def test_a_layer_without_a_kernel_is_not_left_out() -> None:
-    model = onnx.load_from_string(convolution_net(quantized=True, **S8))
-    kernels = count_kernels(layers(SAID.replace("[ONNX Layer: fc]", ""), model, Path("x.onnx")))
-    assert (kernels.int8, kernels.floats) == (1, {"fc": "the builder names no kernel for it"})
+def test_a_line_of_the_builders_list_is_a_kernel() -> None:
+    (kernel,) = kernels(SAID, Path("x.onnx"))
+    assert (kernel.name, kernel.op, kernel.weights) == ("a_myl0_0", "gemm", "Int8")
+    assert (kernel.takes, kernel.makes) == (("Int8",), ("Float",))
+    assert kernel.origins() == ["conv", "fc"]
 
 
 @pytest.mark.parametrize("said", ["", "Layers:\n", SAID + "Name: b, Kind: gemm\n"])
 def test_another_form_of_the_list_is_refused(said: str) -> None:
-    model = onnx.load_from_string(convolution_net(quantized=True, **S8))
     with pytest.raises(UnsupportedError, match="as edgekd knows it"):
-        layers(said, model, Path("x.onnx"))
+        kernels(said, Path("x.onnx"))

@@ -6,10 +6,8 @@ import sys
 
 import pytest
 
-from edgekd.cli.list import KINDS, details, registry, summaries
+from edgekd.cli.list import KINDS, PLUGIN_KINDS, details, registry, summaries
 from edgekd.cli.main import run
-
-PLUGIN_KINDS = [kind for kind in KINDS if kind != "targets"]
 
 
 def test_everything_is_listed_by_kind(capsys: pytest.CaptureFixture[str]) -> None:

@@ -21,11 +21,12 @@ def cases() -> list[Any]:
         checks: tuple[Check, ...] = CHECKS
         marks: tuple[pytest.MarkDecorator, ...] = ()
         try:
+            BACKENDS.get(target.backend)
             check_runtime(target)
-        except UnsupportedError:
+        except (MissingDependencyError, UnsupportedError) as e:
             checks = BUILD_CHECKS
-        except MissingDependencyError as e:
-            checks, marks = BUILD_CHECKS, (pytest.mark.skip(e.failed),)
+            if target.backend not in BACKENDS._classes:
+                marks = (pytest.mark.skip(e.failed),)
         found += [
             pytest.param(check, target, marks=marks, id=f"{target.name}-{check.__name__}")
             for check in checks

@@ -12,7 +12,7 @@ from edgekd.profile.store import read_profile
 
 NAMES = target_names()
 #: measured where their device is, and nowhere else
-NEED_A_DEVICE = {"rtx-tensorrt-int8"}
+NEED_A_DEVICE = {"gpu-tensorrt-int8", "jetson-orin-tensorrt-int8", "rtx-tensorrt-int8"}
 
 
 def test_the_targets_that_the_readme_promises_are_shipped() -> None:

@@ -59,12 +59,18 @@ class _Stops(Silent):
             raise KeyboardInterrupt
 
 
-def _train(module: nn.Module, data: Data, folder: Path, progress: Any = None) -> Any:
+def _train(
+    module: nn.Module,
+    data: Data,
+    folder: Path,
+    progress: Any = None,
+    settings: TrainSettings = _SETTINGS,
+) -> Any:
     return train(
         module,
         data,
         Classification(),
-        settings=_SETTINGS,
+        settings=settings,
         seed=0,
         folder=folder,
         progress=progress or Silent(),
@@ -93,8 +99,13 @@ def test_scales_are_trained_and_a_killed_run_ends_with_the_same_bits(
 @pytest.mark.parametrize(
     "weights",
     # a search falls on either side of the cut at step 7
-    [{"name": "mse", "bits": 4, "refresh_steps": 5}, {"name": "lsq", "bits": 4}],
-    ids=["mse", "lsq"],
+    [
+        {"name": "mse", "bits": 4, "refresh_steps": 5},
+        {"name": "lsq", "bits": 4},
+        {"name": "differentiable", "bits": 2},
+        {"name": "differentiable", "bits": 2, "weights": "joint"},
+    ],
+    ids=lambda w: f"{w['name']}-{w.get('weights', '')}",
 )
 def test_the_state_of_a_quantizer_resumes_with_the_same_bits(
     tmp_path: Path, data: Data, weights: dict[str, Any]
@@ -104,7 +115,7 @@ def test_the_state_of_a_quantizer_resumes_with_the_same_bits(
     before = {k: v.clone() for k, v in whole.state_dict().items() if "weight_fake_quant" in k}
     _train(whole, data, tmp_path / "whole")
     after = whole.state_dict()
-    moved = "scale" if weights["name"] == "mse" else "log_gain"
+    moved = {"mse": "scale", "lsq": "log_gain", "differentiable": "shifts"}[weights["name"]]
     states = [k for k in before if k.rpartition(".")[2] == moved]
     assert states
     assert any((after[k] != before[k]).any() for k in states)
@@ -113,6 +124,18 @@ def test_the_state_of_a_quantizer_resumes_with_the_same_bits(
     cut = _module(data, **fields)
     assert _train(cut, data, tmp_path / "cut").resumed_from == 7
     assert model_sha256(cut) == model_sha256(whole)
+
+
+def test_fixed_weights_and_biases_end_as_they_began(tmp_path: Path, data: Data) -> None:
+    module = _module(data, weights={"name": "differentiable", "bits": 2})
+    before = {k: v.clone() for k, v in module.state_dict().items()}
+    decay = _SETTINGS.model_copy(update={"weight_decay": 0.1})
+    _train(module, data, tmp_path, settings=decay)
+    moved = {k for k, v in module.state_dict().items() if not v.equal(before[k])}
+    points = {k for k in before if k.endswith(".shifts")}
+    grids = {k for k in before if k.endswith("_grid.log_gain")}
+    assert points
+    assert moved == points | grids
 
 
 def test_training_through_the_rounding_is_float32() -> None:

@@ -63,6 +63,18 @@ def test_a_target_that_cannot_be_served(
     assert not (tmp_path / "runs" / "tiny" / "artifacts").exists()
 
 
+def test_a_target_whose_program_is_not_here_is_refused_before_any_training(
+    write_recipe: Write, edgekd: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("edgekd.backends._trtexec._USUAL_FOLDER", str(tmp_path))
+    monkeypatch.setenv("PATH", str(tmp_path))
+    said = edgekd("compress", write_recipe(), "--target", "jetson-orin-tensorrt-int8")
+    assert said.code == 3, said.err
+    assert "The target 'jetson-orin-tensorrt-int8' cannot run here." in said.err
+    assert "needs the program trtexec" in said.err
+    assert not (tmp_path / "runs" / "tiny" / "stages").exists()
+
+
 @pytest.mark.parametrize("name", ["rtx-tensorrt-int8"])
 def test_a_target_whose_device_is_not_here_is_refused_before_any_training(
     name: str, write_recipe: Write, edgekd: Command, tmp_path: Path

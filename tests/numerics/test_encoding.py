@@ -46,8 +46,11 @@ def test_a_codebook_errs_least_of_all_its_points(weight: np.ndarray, points: int
 def test_stored_bytes_count_everything_but_zeros() -> None:
     # 1,000 codes of 2 bits, 4 blocks with scale and offset
     blocks = np.ones(4, np.float32)
-    grid = Affine(2, False, PerBlock(size=256), blocks, np.zeros(4, np.int32), offset=blocks)
+    zeros, offset = np.zeros(4, np.int32), np.float32([1, 2, 3, 4])
+    grid = Affine(2, False, PerBlock(size=256), blocks, zeros, offset=offset)
     assert encoding.stored_bytes(1000, grid) == 250 + 4 * 8
+    without_zero = Affine(2, True, PerBlock(size=256), offset, zeros, offset=0.5 * offset)
+    assert encoding.stored_bytes(1000, without_zero) == 250 + 4 * (4 + 1)
     plain = Affine(8, True, PerTensor(), np.array(1.0, np.float32), np.array(0, np.int32))
     assert encoding.stored_bytes(1000, plain) == 1000 + 4
     book = Codebook(4, PerBlock(size=256), np.arange(16, dtype=np.float32), blocks)

@@ -31,7 +31,11 @@ class Quantizer(Protocol):
 
 
 class WeightFakeQuant(Protocol):
-    """What `Quantizer.fake_quant` gives: a module that trains with the layer."""
+    """What `Quantizer.fake_quant` gives: a module that trains with the layer.
+
+    An attribute `trains_layer`, if there is one and it is False, says that weight and bias of the
+    layer stay as they are and only the module's own parameters train.
+    """
 
     def __call__(self, weight: Tensor) -> Tensor:
         """Quantized and dequantized, same shape; gradients reach the weight."""
