@@ -16,6 +16,7 @@ from edgekd.core.errors import (
 )
 
 if TYPE_CHECKING:
+    from edgekd.backends._contract import Backend
     from edgekd.core.target import Target
 
 
@@ -29,6 +30,17 @@ def check_runtime(target: Target) -> str:
         RecipeError: The target's range is not a version specifier.
         UnknownPluginError: The target names a backend that nobody registered.
     """
+    backend, version = installed(target)
+    backend.check_machine(target)
+    return version
+
+
+def installed(target: Target) -> tuple[Backend, str]:
+    """The target's backend and the version of its runtime, which may only build here.
+
+    Raises:
+        As `check_runtime`, but for the device.
+    """
     try:
         backend = BACKENDS.get(target.backend)()
         version = backend.version()
@@ -40,8 +52,7 @@ def check_runtime(target: Target) -> str:
     except UnknownPluginError as e:
         raise UnknownPluginError(f"The target {target.name!r} cannot run. {e.failed}") from e
     check_version(target, version, distribution=backend.distribution)
-    backend.check_machine(target)
-    return version
+    return backend, version
 
 
 def check_version(

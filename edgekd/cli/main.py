@@ -13,6 +13,7 @@ import typer
 
 from edgekd import __version__
 from edgekd.cli._interrupt import lasting_interrupts
+from edgekd.cli.build import build
 from edgekd.cli.compress import compress
 from edgekd.cli.doctor import doctor
 from edgekd.cli.explain import explain
@@ -51,6 +52,7 @@ app.command()(init)
 app.command(short_help="Time any ONNX file and count its int8 kernels.")(profile)
 app.command(short_help="Compare two models layer by layer: why is one not faster?")(explain)
 app.command(short_help="Before any training: what this machine's runtimes can do.")(doctor)
+app.command(short_help="Make what a target loads, also for a GPU that is not here.")(build)
 app.command("list")(list_plugins)
 
 
