@@ -13,7 +13,8 @@ import torch
 from torch import Tensor, nn
 
 from edgekd.core.types import Affine, Scheme
-from edgekd.numerics import affine as numeric
+from edgekd.export.storage import DOMAIN, WEIGHT, Stored, kernel_integers
+from edgekd.numerics.encoding import decode
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -58,17 +59,19 @@ class EmitGrid(nn.Module):
 
 
 class EmitLayer(nn.Module):
-    """A convolution or linear layer stored as int8 codes, with its bias as the scheme wants it.
+    """A convolution or linear layer stored as codes, with its bias as the scheme wants it.
 
     Args:
-        layer: The float layer, weight as trained.
-        weight: Its encoding.
+        layer: The float layer; its weight is dropped.
+        stored: What its weight is made of.
         input_scale: Scale of the grid its input lies on; an int32 bias is in steps of
-            ``input_scale * weight scale``, which is what integer kernels accumulate in.
+            ``input_scale * weight scale``, which is what integer kernels accumulate in. None
+            where the input is in float.
         scheme: Of the target.
     """
 
     codes: Tensor
+    decoded: Tensor
     scale: Tensor
     zero_point: Tensor
     bias: Tensor | None
@@ -76,23 +79,32 @@ class EmitLayer(nn.Module):
     bias_scale: Tensor
 
     def __init__(
-        self, layer: nn.Module, weight: Affine, input_scale: float, scheme: Scheme
+        self, layer: nn.Module, stored: Stored, input_scale: float | None, scheme: Scheme
     ) -> None:
         super().__init__()
         source: Any = layer
         self.opset, self.layer = scheme.opset, layer
-        codes = numeric.encode(source.weight.detach().numpy(), weight).astype(np.int8)
-        self.register_buffer(CODES, torch.from_numpy(codes))
-        self.register_buffer("scale", torch.from_numpy(weight.scale.copy()))
-        self.register_buffer("zero_point", torch.zeros(weight.scale.shape, dtype=torch.int8))
         bias = None if source.bias is None else source.bias.detach().clone()
         # the float weights are gone from the file: only their codes are stored
         source.weight, source.bias = None, None
+        self.register_buffer("bias_codes", None)
+        kernel = kernel_integers(stored) if input_scale is not None else None
+        self.in_float = kernel is None
+        if kernel is None or input_scale is None:
+            # they only hold the place of the codes at their real width
+            self.register_buffer(CODES, torch.zeros(stored.codes.shape, dtype=torch.uint8))
+            decoded = decode(stored.codes, stored.encoding)
+            self.register_buffer("decoded", torch.from_numpy(decoded))
+            self.register_buffer("bias", bias)
+            return
+        integers, scale = kernel
+        self.register_buffer(CODES, torch.from_numpy(integers))
+        self.register_buffer("scale", torch.from_numpy(scale.copy()))
+        self.register_buffer("zero_point", torch.zeros(scale.shape, dtype=torch.int8))
         as_codes = bias is not None and scheme.bias == "int32"
         self.register_buffer("bias", None if as_codes else bias)
-        self.register_buffer("bias_codes", None)
         if as_codes and bias is not None:
-            step = np.asarray(weight.scale * np.float32(input_scale), np.float32)
+            step = np.asarray(scale * np.float32(input_scale), np.float32)
             limits = np.iinfo(np.int32)
             codes32 = np.rint(bias.numpy().astype(np.float64) / step)
             self.bias_codes = torch.from_numpy(
@@ -102,7 +114,7 @@ class EmitLayer(nn.Module):
 
     def forward(self, value: Tensor) -> Tensor:
         """As the layer, with its stored integers."""
-        weight = self._dequantized(self.codes, self.scale, self.zero_point)
+        weight = self._weight()
         bias = self.bias
         if self.bias_codes is not None:
             bias = self._dequantized(self.bias_codes, self.bias_scale, None)
@@ -111,6 +123,14 @@ class EmitLayer(nn.Module):
         layer: Any = self.layer
         out: Tensor = layer._conv_forward(value, weight, bias)
         return out
+
+    def _weight(self) -> Tensor:
+        if not self.in_float:
+            return self._dequantized(self.codes, self.scale, self.zero_point)
+        if not torch.onnx.is_in_onnx_export():
+            return self.decoded
+        name = f"{DOMAIN}::{WEIGHT}"
+        return _symbolic(name, (self.codes,), shape=self.codes.shape, opset=1)
 
     def _dequantized(self, codes: Tensor, scale: Tensor, zero_point: Tensor | None) -> Tensor:
         if not torch.onnx.is_in_onnx_export():

@@ -6,22 +6,25 @@ import copy
 import logging
 import warnings
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, TypeGuard
+from typing import TYPE_CHECKING, Any
 
 import torch
 import torch.nn.functional as F
 from torch import fx, nn
 
 from edgekd.core.errors import UnsupportedError
-from edgekd.core.types import Affine, Encoding, PerBlock, QuantizedStudent, Scheme
+from edgekd.core.types import QuantizedStudent, Scheme
 from edgekd.export.emit import CODES, GRID_SCALE, EmitGlobalPool, EmitGrid, EmitLayer
+from edgekd.export.storage import Stored, store
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
 
 INPUT, OUTPUT = "input", "logits"
 #: ONNX Runtime 1.20 and newer, OpenVINO and TensorRT 10 all read it
 IR_VERSION = 10
+#: QuantizeLinear saturates at the ends of int8 or uint8, so a narrower grid would not be the same
+_GRID_BITS = 8
 _SPATIAL = ((2, 3), (-2, -1))
 #: suffix of a tensor on a grid, after DequantizeLinear
 _REAL = "/real"
@@ -45,14 +48,21 @@ def quantized_model(
 
     Every tensor on a grid is called as the fx node that makes it, and every layer's node as its
     dotted path, so that any runtime's names lead back to the student.
+
+    Raises:
+        UnsupportedError: An activation has a width that QuantizeLinear does not write, or torch
+            cannot export the student.
     """
+    _check_grids(student)
     graph = copy.deepcopy(student.graph)
     _emit_pools(graph, scheme.opset)
-    _emit_layers(graph, student, scheme)
+    weights = _emit_layers(graph, student, scheme)
     for name, affine in student.activations.items():
         _put_grid(graph, name, EmitGrid(affine, scheme))
     graph.recompile()
-    return _export(graph.eval(), input_shape, batch_size=batch_size, opset=scheme.opset)
+    return _export(
+        graph.eval(), input_shape, batch_size=batch_size, opset=scheme.opset, weights=weights
+    )
 
 
 def with_taps(model: bytes, names: list[str]) -> tuple[bytes, list[str]]:
@@ -68,30 +78,34 @@ def with_taps(model: bytes, names: list[str]) -> tuple[bytes, list[str]]:
     return proto.SerializeToString(), present
 
 
-def _emit_layers(graph: fx.GraphModule, student: QuantizedStudent, scheme: Scheme) -> None:
-    for node in graph.graph.nodes:
-        if node.op != "call_module" or node.target not in student.weights:
-            continue
-        weight = student.weights[node.target]
-        if not _has_integer_form(weight) or node.args[0].name not in student.activations:
+def _check_grids(student: QuantizedStudent) -> None:
+    for name, grid in student.activations.items():
+        if grid.bits != _GRID_BITS:
             raise UnsupportedError(
-                f"The layer {node.target!r} has weights that this export does not write.",
-                expected="int8 activations; weights with a scale per channel or tensor, no offset",
-                got=type(weight).__name__,
+                f"The activation {name!r} has {grid.bits} bits, which no ONNX file holds.",
+                expected=f"{_GRID_BITS} bits, or float",
+                got=f"{grid.bits} bits; integers saturate at the ends of int8 or uint8",
+                todo=f"set quantize.activation_bits to {_GRID_BITS} or float",
             )
-        source = student.activations[node.args[0].name]
-        parent, _, name = node.target.rpartition(".")
-        layer = graph.get_submodule(node.target)
-        setattr(
-            graph.get_submodule(parent),
-            name,
-            EmitLayer(layer, weight, float(source.scale), scheme),
-        )
 
 
-def _has_integer_form(weight: Encoding) -> TypeGuard[Affine]:
-    affine = isinstance(weight, Affine) and weight.signed and weight.offset is None
-    return affine and not isinstance(weight.granularity, PerBlock)
+def _emit_layers(
+    graph: fx.GraphModule, student: QuantizedStudent, scheme: Scheme
+) -> dict[str, Stored]:
+    """Replace the quantized layers; returns what their weights are made of."""
+    stored = {}
+    for node in graph.graph.nodes:
+        path = str(node.target)
+        if node.op != "call_module" or path not in student.weights or path in stored:
+            continue
+        source = student.activations.get(node.args[0].name)
+        parent, _, name = path.rpartition(".")
+        layer: Any = graph.get_submodule(path)
+        made = Stored.of(layer.weight.detach().numpy(), student.weights[path])
+        scale = None if source is None else float(source.scale)
+        setattr(graph.get_submodule(parent), name, EmitLayer(layer, made, scale, scheme))
+        stored[path] = made
+    return stored
 
 
 def _emit_pools(graph: fx.GraphModule, opset: int) -> None:
@@ -135,7 +149,12 @@ def _put_grid(graph: fx.GraphModule, name: str, grid: EmitGrid) -> None:
 
 
 def _export(
-    module: nn.Module, input_shape: tuple[int, ...], *, batch_size: int, opset: int
+    module: nn.Module,
+    input_shape: tuple[int, ...],
+    *,
+    batch_size: int,
+    opset: int,
+    weights: Mapping[str, Stored] | None = None,
 ) -> bytes:
     example = torch.zeros(batch_size, *input_shape)
     module.eval()
@@ -158,11 +177,11 @@ def _export(
             todo="replace the operation it names, or use another student family",
         ) from e
     assert program is not None
-    return _finished(program.model_proto)
+    return _finished(program.model_proto, weights or {})
 
 
-def _finished(proto: Any) -> bytes:
-    """Strip what the exporter leaves behind, pin the IR, and name nodes after the student."""
+def _finished(proto: Any, weights: Mapping[str, Stored]) -> bytes:
+    """Strip what the exporter leaves behind, name nodes after the student, pack the weights."""
     import onnx
 
     proto.ir_version = IR_VERSION
@@ -176,6 +195,7 @@ def _finished(proto: Any) -> bytes:
     del proto.metadata_props[:]
     _name_nodes(graph)
     _own_zero_points(graph)
+    store(proto, weights)
     onnx.checker.check_model(proto, full_check=True)
     data: bytes = proto.SerializeToString(deterministic=True)
     return data

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import tempfile
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -10,10 +11,12 @@ import torch
 from torch import Tensor, nn
 
 from edgekd.core.errors import UnsupportedError
-from edgekd.core.types import Affine, Scheme
+from edgekd.core.types import Affine, PerBlock, PerChannel, QuantizedStudent, Scheme
 from edgekd.export.onnx_file import IR_VERSION, float_model, quantized_model, with_taps
 from edgekd.numerics.affine import encode
+from edgekd.numerics.packing import unpack
 from edgekd.quantize.convert import simulate
+from tests.export.test_storage import binary, codebook, symmetric, with_offset
 from tests.quantize.nets import INPUT_SHAPE, NETS, trained_looking
 from tests.quantize.test_convert import aware, samples
 
@@ -57,8 +60,11 @@ def test_every_quantizer_reaches_the_file(name: str, bits: int) -> None:
     model = quantized_model(student, INT32, INPUT_SHAPE, batch_size=8)
     largest = (1 << (bits - 1)) - 1
     for initializer in onnx.load_from_string(model).graph.initializer:
-        if initializer.name.endswith(".codes"):
+        if initializer.name.endswith((".codes", ".codes.packed")):
             codes = onnx.numpy_helper.to_array(initializer)
+            if bits < 8:
+                codes = unpack(codes[:, :, 0], bits, codes.size * 2)
+                codes = np.where(codes > largest, codes - (1 << bits), codes)
             assert largest // 2 < np.abs(codes.astype(int)).max() <= largest
     with torch.no_grad():
         expected = simulate(student)(inputs).numpy()
@@ -93,6 +99,36 @@ def test_the_shipped_target_never_overflows(name: str) -> None:
     with torch.no_grad():
         expected = simulate(student)(torch.from_numpy(inputs)).numpy()
     assert np.abs(found - expected).mean() < 0.02 * expected.std()
+
+
+@pytest.mark.parametrize("activation_bits", [8, "float"])
+def test_one_file_holds_weights_of_any_encoding(activation_bits: int | str) -> None:
+    student = aware(trained_looking("residual"), activation_bits=activation_bits).freeze()
+    weights = {
+        "stem": symmetric(weight_of(student, "stem"), 3, PerChannel(axis=0)),
+        "conv1": with_offset(weight_of(student, "conv1"), 2, PerBlock(size=100)),
+        "conv2": codebook(weight_of(student, "conv2"), 4, PerBlock(size=64)),
+        "shortcut": binary(weight_of(student, "shortcut"), 1, PerChannel(axis=0)),
+        "head": codebook(weight_of(student, "head"), 2, PerChannel(axis=1)),
+    }
+    student = replace(student, weights=weights)
+    model = quantized_model(student, INT32, INPUT_SHAPE, batch_size=2)
+    inputs = samples(2, seed=5)
+    with torch.no_grad():
+        expected = simulate(student)(torch.from_numpy(inputs)).numpy()
+    difference = np.abs(evaluate(model, inputs) - expected)
+    assert difference.mean() < (1e-5 if activation_bits == "float" else 0.01) * expected.std()
+
+
+def weight_of(student: QuantizedStudent, path: str) -> np.ndarray:
+    weight: np.ndarray = student.graph.get_submodule(path).weight.detach().numpy()  # type: ignore[union-attr, operator]
+    return weight
+
+
+def test_activations_that_no_file_holds_are_refused() -> None:
+    student = aware(trained_looking("dense"), activation_bits=4).freeze()
+    with pytest.raises(UnsupportedError, match="has 4 bits, which no ONNX file holds"):
+        quantized_model(student, INT32, INPUT_SHAPE, batch_size=1)
 
 
 def test_weights_are_true_int8_initializers() -> None:

@@ -1,0 +1,206 @@
+"""How weights of 1 to 8 bits lie in a file: packed bytes, and the nodes that unpack them.
+
+torch writes int8 codes for layers that integer kernels compute, and `WEIGHT` nodes for the others;
+`store` then puts packed bytes in their place. Every node that it adds depends on constants alone
+and uses operators that runtimes evaluate when they load a file, so that what runs is the same
+int8 or float layer as with plain weights.
+
+Division and remainder take the fields of a byte apart: OpenVINO does not evaluate BitShift when
+loading, and would then find no int8 weights.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from edgekd.core.types import Affine, PerBlock, PerChannel, PerTensor
+from edgekd.numerics import encoding as numeric
+from edgekd.numerics.groups import scale_shape
+from edgekd.numerics.levels import integer_levels, levels
+from edgekd.numerics.packing import field_bits, pack
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from numpy.typing import NDArray
+
+    from edgekd.core.types import Encoding
+    from edgekd.numerics.groups import Floats, Granularity
+
+#: stands for a weight whose encoding no integer kernel computes, until `store` replaces it
+DOMAIN, WEIGHT = "edgekd", "Weight"
+#: suffix of the initializer that holds a layer's codes
+CODES = ".codes"
+_BYTE = 8
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Stored:
+    """What a layer's weight is made of.
+
+    Attributes:
+        codes: As the encoding has them, in the weight's shape.
+        encoding: Of the weight.
+    """
+
+    codes: NDArray[np.int32]
+    encoding: Encoding
+
+    @staticmethod
+    def of(weight: Floats, encoding: Encoding) -> Stored:
+        """From the weight as trained."""
+        return Stored(numeric.encode(weight, encoding), encoding)
+
+
+def store(proto: Any, weights: Mapping[str, Stored]) -> None:
+    """Pack the weights of a model, in place.
+
+    Args:
+        proto: An ``onnx.ModelProto`` whose initializer ``<layer>.codes`` stands for each weight.
+        weights: By the layer's path.
+    """
+    graph = proto.graph
+    made = _Nodes(graph)
+    for node in list(graph.node):
+        if node.domain == DOMAIN and node.op_type == WEIGHT:
+            layer = node.input[0].removesuffix(CODES)
+            _take(graph.initializer, node.input[0])
+            made.floats(layer, weights[layer], node.output[0])
+            graph.node.remove(node)
+    for initializer in list(graph.initializer):
+        stored = weights.get(initializer.name.removesuffix(CODES))
+        if stored is not None and stored.encoding.bits < _BYTE:
+            graph.initializer.remove(initializer)
+            made.integers(initializer.name, stored)
+    made.prepend()
+    for domain in [o for o in proto.opset_import if o.domain == DOMAIN]:
+        proto.opset_import.remove(domain)
+
+
+def kernel_integers(stored: Stored) -> tuple[NDArray[np.int8], Floats] | None:
+    """Weight and scale as integer kernels compute them: scaled per tensor or output channel."""
+    encoding = stored.encoding
+    if not (encoding.granularity == PerChannel(axis=0) or encoding.granularity == PerTensor()):
+        return None
+    found = integer_levels(encoding)
+    if found is None:
+        return None
+    table, scale = found
+    return table[stored.codes & ((1 << encoding.bits) - 1)], scale
+
+
+def _take(initializers: Any, name: str) -> None:
+    initializers.remove(next(i for i in initializers if i.name == name))
+
+
+@dataclass(slots=True)
+class _Nodes:
+    """Nodes and constants in front of a graph; equal constants are stored once."""
+
+    graph: Any
+    nodes: list[Any] = field(default_factory=list)
+    constants: dict[tuple[str, tuple[int, ...], bytes], str] = field(default_factory=dict)
+
+    def prepend(self) -> None:
+        """Put the nodes before those of the graph, which need their outputs."""
+        self.nodes += self.graph.node
+        del self.graph.node[:]
+        self.graph.node.extend(self.nodes)
+
+    def integers(self, output: str, stored: Stored) -> None:
+        """The int8 tensor `output` in the weight's shape."""
+        found = integer_levels(stored.encoding)
+        assert found is not None  # otherwise torch was given a WEIGHT node
+        flat = self._looked_up(stored.codes, stored.encoding.bits, found[0], output + ".packed")
+        self._reshaped(flat, stored.codes.shape, output)
+
+    def floats(self, layer: str, stored: Stored, output: str) -> None:
+        """The float32 tensor `output`: ``(points[code] - zero_point) * scale + offset``."""
+        codes, encoding = stored.codes, stored.encoding
+        shape, groups = _aligned(codes.shape, encoding.granularity)
+        name = f"{layer}{CODES}.packed"
+        values = self._looked_up(codes, encoding.bits, levels(encoding), name)
+        missing = int(np.prod(shape)) - codes.size
+        if missing:
+            flat = self._reshaped(values, (-1,))
+            values = self.node("Pad", flat, self.constant(np.array([0, missing])))
+        values = self._reshaped(values, shape)
+        if isinstance(encoding, Affine) and encoding.zero_point.any():
+            zeros = self._looked_up(encoding.zero_point, encoding.bits, levels(encoding), "")
+            values = self.node("Sub", values, self._reshaped(zeros, groups))
+        values = self.node("Mul", values, self.constant(encoding.scale.reshape(groups)))
+        if encoding.offset is not None:
+            values = self.node("Add", values, self.constant(encoding.offset.reshape(groups)))
+        if missing:
+            values = self._first(values, codes.size)
+        self._reshaped(values, codes.shape, output)
+
+    def _looked_up(
+        self, codes: NDArray[np.integer], bits: int, table: NDArray[Any], name: str
+    ) -> str:
+        """``table[code]`` of packed codes, flat."""
+        width = field_bits(bits)
+        packed = self.constant(pack(codes, bits)[:, :, None], name)
+        wide = self.node("Cast", packed, to=np.dtype(np.int32))
+        if width < _BYTE:
+            shifts = self.constant((1 << np.arange(0, _BYTE, width)).astype(np.int32))
+            modulus = self.constant(np.array(1 << width, np.int32))
+            wide = self.node("Mod", self.node("Div", wide, shifts), modulus)
+        if width < bits:
+            places = (1 << np.arange(0, bits, width)).astype(np.int32)
+            parts = self.node("Mul", wide, self.constant(places.reshape(-1, 1, 1)))
+            wide = self.node("ReduceSum", parts, self.constant(np.array([0])), keepdims=0)
+        values = self.node("Gather", self.constant(table), wide)
+        return self._first(values, codes.size, exact=codes.size * width % _BYTE == 0)
+
+    def _first(self, values: str, count: int, *, exact: bool = False) -> str:
+        """The first `count` values, flat; `exact` where there are no others."""
+        if exact:
+            return values  # a Reshape follows
+        flat = self._reshaped(values, (-1,))
+        ends = self.constant(np.array([0])), self.constant(np.array([count]))
+        return self.node("Slice", flat, *ends)
+
+    def _reshaped(self, values: str, shape: tuple[int, ...], output: str = "") -> str:
+        return self.node("Reshape", values, self.constant(np.array(shape)), output=output)
+
+    def node(self, op: str, *inputs: str, output: str = "", **attributes: Any) -> str:
+        """Add a node; returns the tensor that it makes."""
+        from onnx import helper
+
+        output = output or f"unpacked_{len(self.nodes)}"
+        types = {k: _element(v) if isinstance(v, np.dtype) else v for k, v in attributes.items()}
+        self.nodes.append(helper.make_node(op, inputs, [output], **types))
+        return output
+
+    def constant(self, value: NDArray[Any], name: str = "") -> str:
+        """Add a constant, or find the one that is equal."""
+        from onnx import numpy_helper
+
+        key = (value.dtype.name, value.shape, value.tobytes())
+        if key not in self.constants:
+            self.constants[key] = name or f"constant_{len(self.constants)}"
+            stored = numpy_helper.from_array(value, self.constants[key])
+            self.graph.initializer.append(stored)
+        return self.constants[key]
+
+
+def _aligned(
+    shape: tuple[int, ...], granularity: Granularity
+) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """Shape of the values, and shape of the scales that broadcasts against it."""
+    groups = scale_shape(shape, granularity)
+    if isinstance(granularity, PerBlock):
+        return (*groups, granularity.size), (*groups, 1)
+    own = granularity.axis % len(shape) if isinstance(granularity, PerChannel) else None
+    return shape, tuple(n if axis == own else 1 for axis, n in enumerate(shape))
+
+
+def _element(dtype: np.dtype[Any]) -> int:
+    from onnx import helper
+
+    element: int = helper.np_dtype_to_tensor_dtype(dtype)
+    return element
