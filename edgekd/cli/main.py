@@ -16,6 +16,7 @@ from edgekd.cli._interrupt import lasting_interrupts
 from edgekd.cli.build import build
 from edgekd.cli.compress import compress
 from edgekd.cli.doctor import doctor
+from edgekd.cli.drift import drift
 from edgekd.cli.explain import explain
 from edgekd.cli.init import init
 from edgekd.cli.list import list_plugins
@@ -51,6 +52,7 @@ app.command(short_help="Teacher, data, target and budget in; a proven model out.
 app.command()(init)
 app.command(short_help="Time any ONNX file and count its int8 kernels.")(profile)
 app.command(short_help="Compare two models layer by layer: why is one not faster?")(explain)
+app.command(short_help="The same file under two versions of a runtime.")(drift)
 app.command(short_help="Before any training: what this machine's runtimes can do.")(doctor)
 app.command(short_help="Make what a target loads, also for a GPU that is not here.")(build)
 app.command("list")(list_plugins)
