@@ -25,10 +25,12 @@ class Observer:
     Args:
         name: Of the tensor, for errors.
         seed: Of the sampling; the same data gives the same sample.
+        kept_values: Size of the sample.
     """
 
-    def __init__(self, name: str, *, seed: int) -> None:
+    def __init__(self, name: str, *, seed: int, kept_values: int = _KEPT_VALUES) -> None:
         self.name = name
+        self._kept_values = kept_values
         self.low, self.high = np.inf, -np.inf
         self._rng = np.random.default_rng(seed)
         self._kept: list[NDArray[np.float32]] = []
@@ -49,7 +51,7 @@ class Observer:
             )
         self.low, self.high = min(self.low, low), max(self.high, high)
         flat = values.reshape(-1)
-        share = max(_KEPT_VALUES // batches, 1)
+        share = max(self._kept_values // batches, 1)
         if flat.size > share:
             flat = flat[self._rng.integers(0, flat.size, share)]
         self._kept.append(flat.astype(np.float32))

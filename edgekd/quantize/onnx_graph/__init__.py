@@ -1,0 +1,1 @@
+"""Post-training quantization of an ONNX graph that somebody else wrote."""
