@@ -21,6 +21,7 @@ from edgekd.cli.explain import explain
 from edgekd.cli.init import init
 from edgekd.cli.list import list_plugins
 from edgekd.cli.profile import profile
+from edgekd.cli.quantize import quantize
 from edgekd.core.errors import (
     INTERNAL_EXIT_CODE,
     DeviceError,
@@ -51,6 +52,7 @@ app = typer.Typer(
 app.command(short_help="Teacher, data, target and budget in; a proven model out.")(compress)
 app.command()(init)
 app.command(short_help="Time any ONNX file and count its int8 kernels.")(profile)
+app.command(short_help="Post-training int8 of any ONNX file, with proof.")(quantize)
 app.command(short_help="Compare two models layer by layer: why is one not faster?")(explain)
 app.command(short_help="The same file under two versions of a runtime.")(drift)
 app.command(short_help="Before any training: what this machine's runtimes can do.")(doctor)

@@ -13,7 +13,7 @@ from edgekd.core.errors import DataError, ParityError, RecipeError
 from edgekd.numerics.fidelity import Fidelity
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from numpy.typing import NDArray
 
@@ -21,6 +21,11 @@ if TYPE_CHECKING:
     from edgekd.core.progress import Progress
     from edgekd.core.target import Tolerance
     from edgekd.core.types import TensorSpec
+
+    Runner = Callable[[Sequence[Feeds]], Sequence[Mapping[str, NDArray[np.generic]]]]
+
+#: samples that are run before their outputs are compared and dropped
+_AT_ONCE = 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,19 +85,19 @@ def class_axes(outputs: Sequence[TensorSpec], given: Mapping[str, int]) -> dict[
 
 
 def compare(
-    expected: Session,
-    got: Session,
+    expected: Runner,
+    got: Runner,
     feeds: Sequence[Feeds],
     *,
     axes: Mapping[str, int],
     title: str,
     progress: Progress,
 ) -> tuple[OutputParity, ...]:
-    """Run both on every sample; one sample's outputs are held at a time.
+    """Run both on every sample; a few samples' outputs are held at a time.
 
     Args:
-        expected: What should come out.
-        got: What does.
+        expected: Gives what should come out; all outputs of every sample.
+        got: Gives what does.
         feeds: Of one inference each.
         axes: From `class_axes`.
         title: Of the progress bar.
@@ -103,29 +108,22 @@ def compare(
         ParityError: The second gives numbers that are not finite.
         RecipeError: An output has no such class axis.
     """
-    numbers = {spec.name: Fidelity() for spec in expected.outputs}
-    equal = {spec.name: [0, 0] for spec in expected.outputs}
+    numbers: dict[str, Fidelity] = {}
+    equal: dict[str, list[int]] = {}
     with progress.bar(title, total=len(feeds)) as bar:
-        for feed in feeds:
-            wanted, found = expected.run(feed), got.run(feed)
-            for name, seen in numbers.items():
-                a, b = np.asarray(wanted[name]), np.asarray(found[name])
-                if a.shape != b.shape:
-                    raise DataError(
-                        f"The output {name!r} has another shape in the quantized file.",
-                        expected=str(a.shape),
-                        got=str(b.shape),
-                    )
-                if a.dtype.kind == "f" and not np.isfinite(a).all():
-                    raise DataError(f"The output {name!r} of the float model is not finite.")
-                if b.dtype.kind == "f" and not np.isfinite(b).all():
-                    raise ParityError(f"The output {name!r} of the quantized file is not finite.")
-                seen.add(a, b)
-                decided = _decisions(name, a, b, axes)
-                if decided is not None:
-                    equal[name][0] += int(decided.sum())
-                    equal[name][1] += decided.size
-            bar.advance()
+        for start in range(0, len(feeds), _AT_ONCE):
+            part = feeds[start : start + _AT_ONCE]
+            for wanted, found in zip(expected(part), got(part), strict=True):
+                for name in wanted:
+                    a, b = np.asarray(wanted[name]), np.asarray(found[name])
+                    _check(name, a, b)
+                    numbers.setdefault(name, Fidelity()).add(a, b)
+                    decided = _decisions(name, a, b, axes)
+                    counts = equal.setdefault(name, [0, 0])
+                    if decided is not None:
+                        counts[0] += int(decided.sum())
+                        counts[1] += decided.size
+            bar.advance(len(part))
     return tuple(
         OutputParity(
             name=name,
@@ -139,6 +137,24 @@ def compare(
         )
         for name, seen in numbers.items()
     )
+
+
+def session_runner(session: Session) -> Runner:
+    """Run samples one by one in a session."""
+    return lambda feeds: [session.run(feed) for feed in feeds]
+
+
+def _check(name: str, expected: NDArray[np.generic], got: NDArray[np.generic]) -> None:
+    if expected.shape != got.shape:
+        raise DataError(
+            f"The output {name!r} has another shape in the quantized file.",
+            expected=str(expected.shape),
+            got=str(got.shape),
+        )
+    if expected.dtype.kind == "f" and not np.isfinite(expected).all():
+        raise DataError(f"The output {name!r} of the float model is not finite.")
+    if got.dtype.kind == "f" and not np.isfinite(got).all():
+        raise ParityError(f"The output {name!r} of the quantized file is not finite.")
 
 
 def _finite(value: float) -> float | None:

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from pathlib import Path
 
+    from edgekd.backends._contract import Feeds
     from edgekd.core.progress import Progress
     from edgekd.core.target import Target
     from edgekd.core.types import KernelCount, LayerRecord, Profile
@@ -142,6 +143,11 @@ def load_of(
         feeds = load_feeds(inputs_npz, specs)
     else:
         feeds = make_feeds(specs, shapes, seed=_SEED, count=_RANDOM_FEEDS)
+    return load_with(path, sha256, target, feeds)
+
+
+def load_with(path: Path, sha256: str, target: Target, feeds: Sequence[Feeds]) -> Load:
+    """A file with given feeds, under the batch that they hold."""
     batch = {"batch_size": max(1, batch_size(feeds[0]))}
     conditions = target.conditions.model_copy(update=batch)
     under = target.model_copy(update={"conditions": conditions})

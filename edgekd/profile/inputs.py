@@ -86,7 +86,17 @@ def load_feeds(path: Path, inputs: Sequence[TensorSpec]) -> list[Feeds]:
         DataError: No such file, not an .npz, a pickle inside, or a name, dtype, shape or value
             that the model cannot take.
     """
-    arrays = _read(path)
+    return cut(read_npz(path), inputs, path)
+
+
+def cut(
+    arrays: Mapping[str, NDArray[np.generic]], inputs: Sequence[TensorSpec], path: Path
+) -> list[Feeds]:
+    """One array per input name cut into the feeds of one inference each; see `load_feeds`.
+
+    Raises:
+        DataError: A name, dtype, shape or value that the model cannot take.
+    """
     check_names(inputs, arrays, source=str(path))
     pieces = {spec.name: _cut(arrays[spec.name], spec, path) for spec in inputs}
     counts = {name: len(parts) for name, parts in pieces.items() if len(parts) > 1}
@@ -102,6 +112,34 @@ def load_feeds(path: Path, inputs: Sequence[TensorSpec]) -> list[Feeds]:
     ]
     check_feeds(inputs, feeds[0], source=str(path))
     return feeds
+
+
+def read_npz(path: Path) -> dict[str, NDArray[np.generic]]:
+    """Every array of an .npz.
+
+    Raises:
+        DataError: No such file, not an .npz, or a pickle inside.
+    """
+    try:
+        with path.open("rb") as f:
+            archive = np.load(f, allow_pickle=False)
+            if not isinstance(archive, np.lib.npyio.NpzFile):
+                raise DataError(
+                    f"{path} holds a single array.",
+                    expected="an .npz with one array per input of the model",
+                    todo="write it with numpy.savez(path, name=array)",
+                )
+            return {name: archive[name] for name in archive.files}
+    except FileNotFoundError as e:
+        raise DataError(f"There is no file {path}.", expected="an .npz of inputs") from e
+    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as e:
+        text = str(e).splitlines()[0] if str(e) else type(e).__name__
+        raise DataError(
+            f"{path} cannot be read.",
+            expected="an .npz of plain arrays, without pickled objects",
+            got=text,
+            todo="write it with numpy.savez(path, name=array)",
+        ) from e
 
 
 def save_feeds(path: Path, feeds: Feeds) -> None:
@@ -169,29 +207,6 @@ def _random(
         f"The input {spec.name!r} holds {spec.dtype}, for which nothing random can be made.",
         todo="give your own inputs with --inputs file.npz",
     )
-
-
-def _read(path: Path) -> dict[str, NDArray[np.generic]]:
-    try:
-        with path.open("rb") as f:
-            archive = np.load(f, allow_pickle=False)
-            if not isinstance(archive, np.lib.npyio.NpzFile):
-                raise DataError(
-                    f"{path} holds a single array.",
-                    expected="an .npz with one array per input of the model",
-                    todo="write it with numpy.savez(path, name=array)",
-                )
-            return {name: archive[name] for name in archive.files}
-    except FileNotFoundError as e:
-        raise DataError(f"There is no file {path}.", expected="an .npz of inputs") from e
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as e:
-        text = str(e).splitlines()[0] if str(e) else type(e).__name__
-        raise DataError(
-            f"{path} cannot be read.",
-            expected="an .npz of plain arrays, without pickled objects",
-            got=text,
-            todo="write it with numpy.savez(path, name=array)",
-        ) from e
 
 
 def _cut(array: NDArray[np.generic], spec: TensorSpec, path: Path) -> list[NDArray[np.generic]]:

@@ -3,29 +3,45 @@
 from __future__ import annotations
 
 import statistics
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from edgekd.backends._onnx_file import total_bytes
 from edgekd.core.errors import RecipeError
 from edgekd.core.hashing import sha256_file
 from edgekd.profile.breakdown import Explained
-from edgekd.profile.file import inputs_note, load_of
+from edgekd.profile.file import inputs_note, load_of, load_with
 from edgekd.profile.together import connected, measure_on
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping, Sequence
     from pathlib import Path
 
+    from edgekd.backends._contract import Feeds
     from edgekd.core.progress import Progress
     from edgekd.core.target import Target
     from edgekd.core.types import LayerRecord, Profile
     from edgekd.profile.measure import MeasureRule
+    from edgekd.profile.transports._contract import Device, Load
 
     Run = tuple[Path, Target]
 
 _NS_PER_US = 1000
 #: of the layers; the one with the smallest sum counts, the others were interrupted more
 _READINGS = 3
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class MeasuredModel:
+    """One of two models that were timed in turns.
+
+    Attributes:
+        explained: Its layers and its median.
+        profile: Every sample, and the conditions.
+    """
+
+    explained: Explained
+    profile: Profile
 
 
 def measure_pair(
@@ -51,6 +67,48 @@ def measure_pair(
         MissingDependencyError: A target's runtime is not installed.
         UnsupportedError: A runtime has the wrong version or refuses a model.
     """
+
+    def loaded(run: Run, sha256: str, device: Device) -> Load:
+        return load_of(run[0], sha256, run[1], device, shapes, inputs_npz)
+
+    first, second = _measured(runs, rule, loaded, inputs_note(inputs_npz), progress)
+    return first.explained, second.explained
+
+
+def measure_pair_on(
+    runs: tuple[Run, Run],
+    feeds: Sequence[Feeds],
+    rule: MeasureRule,
+    *,
+    note: str,
+    progress: Progress,
+) -> tuple[MeasuredModel, MeasuredModel]:
+    """As `measure_pair`, on given feeds.
+
+    Args:
+        runs: File and target of each.
+        feeds: Of one inference each; the timed runs rotate through them.
+        rule: How long to time them.
+        note: Where the feeds come from, for the conditions.
+        progress: Gets a bar and a line per model.
+
+    Raises:
+        As `measure_pair`.
+    """
+
+    def loaded(run: Run, sha256: str, _: Device) -> Load:
+        return load_with(run[0], sha256, run[1], feeds)
+
+    return _measured(runs, rule, loaded, note, progress)
+
+
+def _measured(
+    runs: tuple[Run, Run],
+    rule: MeasureRule,
+    loaded: Callable[[Run, str, Device], Load],
+    note: str,
+    progress: Progress,
+) -> tuple[MeasuredModel, MeasuredModel]:
     sizes = [total_bytes(path) for path, _ in runs]  # checks the files too
     hashes = [sha256_file(path) for path, _ in runs]
     if _same_file(runs, sizes, hashes) and runs[0][1] == runs[1][1]:
@@ -65,17 +123,16 @@ def measure_pair(
         for device, (_, target) in zip(devices, runs, strict=True):
             device.runtime(target)
         loads = [
-            load_of(path, sha256, target, device, shapes, inputs_npz)
-            for device, (path, target), sha256 in zip(devices, runs, hashes, strict=True)
+            loaded(run, sha256, device)
+            for device, run, sha256 in zip(devices, runs, hashes, strict=True)
         ]
-        profiles = measure_on(
-            devices, loads, rule, inputs=inputs_note(inputs_npz), progress=progress
-        )
+        profiles = measure_on(devices, loads, rule, inputs=note, progress=progress)
         for device, load, profile in zip(devices, loads, profiles, strict=True):
             title = f"{load.path.name} on {load.target.name}"
             progress.say(f"{title}: reading layers")
             readings = [device.layers(load) for _ in range(_READINGS)]
-            found.append(_explained(title, profile, min(readings, key=_sum_us)))
+            best = min(readings, key=_sum_us)
+            found.append(MeasuredModel(_explained(title, profile, best), profile))
     return found[0], found[1]
 
 
