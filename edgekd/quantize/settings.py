@@ -59,6 +59,9 @@ class QuantizeSettings(Config):
         calibration_samples: How many train samples are looked at.
         keep_float: Patterns of layers that stay in float; short for rules in front of the others.
         rules: Which layers get another weight quantizer, or none; the last match wins.
+        redistribute_batches: Train minibatches whose gradients decide how the points of trained
+            codebooks are shared out between layers (the paper has 5); 0 for what each layer's
+            quantizer says.
         mixed: Choose the bits of the layers that no rule names by measurement; null for those of
             `weights`.
     """
@@ -72,6 +75,7 @@ class QuantizeSettings(Config):
     calibration_samples: Annotated[int, Field(ge=1)] = 512
     keep_float: tuple[Pattern, ...] = ()
     rules: tuple[Rule, ...] = ()
+    redistribute_batches: Annotated[int, Field(ge=0)] = 0
     mixed: MixedSettings | None = None
 
     @model_validator(mode="after")

@@ -15,6 +15,7 @@ from edgekd.quantize.fold import fold_batch_norms, trace
 from edgekd.steps.choose import Choice, Trained, TrainedArm, choose
 from edgekd.steps.learn import as_trained, build_student, load_student, scored
 from edgekd.steps.mix import allocation, resolved
+from edgekd.steps.points import with_shared_points
 from edgekd.steps.teach import listens, outputs
 
 if TYPE_CHECKING:
@@ -69,7 +70,7 @@ def load_quantized(job: Job, trained: Trained) -> QuantizedStudent:
 
 def _arms(job: Job, kept: TrainedArm, taught: ScoredTeacher, scheme: Scheme) -> IntegerArms:
     bits = allocation(job, kept, scheme)
-    section = resolved(job.recipe.quantize, bits)
+    section = with_shared_points(job, kept, scheme, resolved(job.recipe.quantize, bits))
     post_training = TrainedArm(
         "post_training", tuple(_post_training(job, s, scheme, section) for s in kept.students)
     )
