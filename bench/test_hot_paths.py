@@ -92,3 +92,20 @@ def test_the_clock_around_an_inference(benchmark) -> None:
 def test_one_line_of_the_ledger(benchmark, tmp_path: Path) -> None:
     ledger = Ledger(tmp_path / "ledger.jsonl")
     benchmark.pedantic(ledger.append, args=("done",), rounds=50)
+
+
+@pytest.mark.parametrize("weights", ["fixed", "joint"])
+@pytest.mark.parametrize("size", [256, 3907], ids=["blocks of 256", "256 blocks"])
+def test_differentiable_quantization_forward_and_backward(benchmark, weights, size) -> None:
+    weight = torch.nn.Parameter(torch.from_numpy(WEIGHT), requires_grad=weights == "joint")
+    settings = {"name": "differentiable", "bits": 4, "weights": weights}
+    fake = QUANTIZERS.build(settings).fake_quant(weight, PerBlock(size=size))
+    grad = torch.randn(WEIGHT.shape)
+
+    def step() -> None:
+        with torch.no_grad():
+            fake.shifts.add_(1e-4)  # every turn assigns anew
+        fake(weight).backward(grad)
+
+    benchmark(step)
+    assert fake.shifts.grad.abs().sum() > 0
