@@ -18,6 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from edgekd.core.types import PerBlock, PerChannel, PerTensor
+from edgekd.distill.feed import ResidentSplit
 from edgekd.numerics.encoding import stored_bytes
 from edgekd.quantize.convert import QuantizedLayer
 from edgekd.quantize.fake_quant import ActivationFakeQuant
@@ -29,7 +30,6 @@ Granularity = PerTensor | PerChannel | PerBlock
 #: layer path -> quantizer and granularity of its weight, or None for float
 Choice = Callable[[str], tuple[Any, Granularity] | None]
 _NORMS = (nn.BatchNorm1d, nn.BatchNorm2d)
-_CALIBRATION = 512
 _BATCH = 128
 
 
@@ -115,10 +115,16 @@ def estimate_batch_norms(module: nn.Module, split: Split, *, batches: int, seed:
         norm.momentum = momentum
 
 
+def some(split: Split, count: int) -> ResidentSplit:
+    """Samples drawn with a fixed seed; the split itself may be sorted by class."""
+    picked = np.sort(np.random.default_rng(0).permutation(len(split))[:count])
+    return ResidentSplit(split.batch(picked), split.labels[picked])
+
+
 def _observed(module: nn.Module, paths: list[str], split: Split) -> dict[str, Observer]:
     """What every layer reads on calibration samples."""
     observers = {path: Observer(path, seed=0) for path in paths}
-    count = min(_CALIBRATION, len(split))
+    count = len(split)
     batches = -(-count // _BATCH)
     with _watching(module, observers, batches), torch.no_grad():
         for start in range(0, count, _BATCH):

@@ -24,17 +24,16 @@ from pathlib import Path
 from typing import Any
 
 import cifar10
-import numpy as np
 import torch
 from cifar10 import AUGMENT, ROOT, SPEC, STUDENTS, TASK, Parts
-from low_bits import Granularity, LowBit, estimate_batch_norms
+from low_bits import Granularity, LowBit, estimate_batch_norms, some
 from torch import nn
 
 from edgekd.core.progress import Silent
 from edgekd.core.types import PerBlock, PerChannel, Scheme
 from edgekd.distill.cache import TeacherOutputs
 from edgekd.distill.evaluation import evaluate
-from edgekd.distill.feed import ResidentSplit, resident_data
+from edgekd.distill.feed import resident_data
 from edgekd.distill.objectives.hard_label import HardLabel
 from edgekd.distill.objectives.logits_kl import LogitsKL
 from edgekd.distill.settings import TrainSettings
@@ -55,6 +54,7 @@ SOFT = (LogitsKL(weight=0.9, temperature=2.0), HardLabel(weight=0.1))
 RE_ESTIMATE_BATCHES = 100
 #: train samples on which the loss of every layer at every width is measured
 MEASURED = 2048
+CALIBRATION = 512
 LEVELS = {2: "mid_rise", 4: "narrow", 8: "narrow"}
 #: of any target: only the weights' side is read
 SCHEME = Scheme(activations="uint8", bias="int32")
@@ -63,6 +63,7 @@ METHODS = {
     "qd": "QD as in the paper",
     "dq": "DQ as in the paper",
     "best": "edgekd",
+    "int8": "edgekd, activations in 8 bits too",
     "longer": "float, trained on as long as edgekd at 2 bits",
 }
 #: 32 is float
@@ -133,7 +134,7 @@ def paper_arm(method: str, bits: int) -> Arm:
     )
 
 
-def best_arm(net: nn.Module, bits: int, data: Data) -> Arm:
+def best_arm(net: nn.Module, bits: int, data: Data, *, activation_bits: int | None) -> Arm:
     """Learned steps per channel, bits by measured loss within the bytes of the paper's format."""
     settings = QuantizeSettings.model_validate(
         {
@@ -146,8 +147,7 @@ def best_arm(net: nn.Module, bits: int, data: Data) -> Arm:
     )
     graph = fold_batch_norms(trace(net))
     offered = offers(graph, settings, SCHEME)
-    some = np.arange(min(MEASURED, len(data.train)))
-    samples = ResidentSplit(data.train.batch(some), data.train.labels[some])
+    samples = some(data.train, MEASURED)
     losses = loss_increases(
         graph, offered, settings, SCHEME, lambda module: evaluate(module, samples, TASK).loss
     )
@@ -158,6 +158,7 @@ def best_arm(net: nn.Module, bits: int, data: Data) -> Arm:
         train=distilling(EPOCHS[bits], 0.02),
         objectives=SOFT,
         re_estimate=True,
+        activation_bits=activation_bits,
     )
 
 
@@ -199,7 +200,7 @@ def part_names() -> list[str]:
 
 def has(method: str, bits: int) -> bool:
     """The paper has no DQ at 8 bits; what longer training gives in float is asked once."""
-    return bits in {"dq": (2, 4), "longer": (32,)}.get(method, (2, 4, 8))
+    return bits in {"dq": (2, 4), "int8": (8,), "longer": (32,)}.get(method, (2, 4, 8))
 
 
 def float_student(parts: Parts, name: str) -> nn.Module:
@@ -220,11 +221,14 @@ def make(name: str, parts: Parts, data: Data, smoke: bool) -> None:
         source, method, width = name.rsplit("-", 2)
         bits, seed = int(width.removesuffix("bit")), int(source[-1])
         net = float_student(parts, source)
-        arm = best_arm(net, bits, data) if method == "best" else paper_arm(method, bits)
+        if method in ("best", "int8"):
+            arm = best_arm(net, bits, data, activation_bits=8 if method == "int8" else None)
+        else:
+            arm = paper_arm(method, bits)
     low = LowBit(
         net,
         lambda path: arm.others.get(path, arm.weights),
-        calibration=data.train,
+        calibration=some(data.train, CALIBRATION),
         activation_bits=_activation_bits(arm) if arm.activation_bits else None,
         fixed_weights=arm.fixed_weights,
     )
