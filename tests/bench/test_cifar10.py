@@ -32,19 +32,19 @@ def test_every_kind_of_part_is_made_once_and_shown(
     runs = tmp_path / "cifar10"
     floats = ["teacher", "student3-seed0", "student3-control-seed0"]
     first = ["--data", str(shared_data), "--runs", str(runs), "--smoke", "--parts", *floats]
-    low = [f"student3-seed0-{m}-2bit" for m in ("post", "qd", "best")]
+    low = [f"student3-seed0-{m}-2bit" for m in ("post", "qd", "dq", "best")]
     low += ["student3-seed0-longer-32bit", "resnet20-w2a2"]
     then = ["--runs", str(runs), "--smoke", "--parts", *low]
     for _ in range(2):
         assert script("cifar10")["main"](first) == 0
         assert script("paper_students")["main"](then) == 0
     printed = capsys.readouterr().out
-    assert [printed.count(f"{name}: test") for name in (*floats, *low)] == [1] * 8
+    assert [printed.count(f"{name}: test") for name in (*floats, *low)] == [1] * 9
     parts = {n: json.loads((runs / f"{n}.json").read_text()) for n in (*floats, *low)}
     assert all((runs / f"{name}.safetensors").is_file() for name in parts)
     assert parts["student3-seed0"]["objectives"]
     assert parts["student3-control-seed0"]["objectives"] == []
-    assert parts[low[2]]["stored_bytes"] <= parts[low[1]]["stored_bytes"]
+    assert parts[low[3]]["stored_bytes"] <= parts[low[1]]["stored_bytes"]
     tables = script("paper_tables")
     tables["write"](tables["Parts"](runs), tmp_path)
     found = json.loads((tmp_path / "paper_students.json").read_text())
