@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import onnxruntime
 
 from edgekd.backends._onnx_file import check
-from edgekd.backends.onnxruntime import OnnxRuntimeSession, load, session_options
+from edgekd.backends.onnxruntime import OnnxRuntimeSession, load, provider, session_options
 from edgekd.core.target import load_target
 
 if TYPE_CHECKING:
@@ -27,6 +27,7 @@ def open_as_written(path: Path, *, threads: int) -> OnnxRuntimeSession:
         DataError: The file is damaged or points outside its folder.
     """
     check(path)
-    options = session_options(load_target(_TARGET), threads)
+    target = load_target(_TARGET)
+    options = session_options(target, threads)
     options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
-    return OnnxRuntimeSession(load(path, path, options), path)
+    return OnnxRuntimeSession(load(path, path, options, provider(target)), path)

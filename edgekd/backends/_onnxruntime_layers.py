@@ -12,7 +12,7 @@ import numpy as np
 import onnx
 
 from edgekd.backends._qdq import FLOAT_MATMULS, INT8_MATMULS, LAYOUT_OPS, MATMULS, QDQ, FileGraph
-from edgekd.backends.onnxruntime import OnnxRuntimeSession, load, session_options
+from edgekd.backends.onnxruntime import OnnxRuntimeSession, load, provider, session_options
 from edgekd.core.types import LayerRecord
 
 if TYPE_CHECKING:
@@ -48,7 +48,7 @@ def layers(path: Path, target: Target, feeds: Feeds, *, threads: int) -> Sequenc
         options.add_session_config_entry(
             "session.model_external_initializers_file_folder_path", str(path.parent.resolve())
         )
-        inner = load(model.SerializeToString(), path, options)
+        inner = load(model.SerializeToString(), path, options, provider(target))
         with OnnxRuntimeSession(inner, path) as session:
             for _ in range(_RUNS + 1):
                 session.run(feeds)

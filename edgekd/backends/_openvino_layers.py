@@ -10,7 +10,7 @@ import onnx
 
 from edgekd.backends._onnx_file import check
 from edgekd.backends._qdq import FileGraph
-from edgekd.backends.openvino import OpenVinoSession, compiled, properties
+from edgekd.backends.openvino import OpenVinoSession, compiled, device, properties
 from edgekd.core.types import LayerRecord
 
 if TYPE_CHECKING:
@@ -68,7 +68,8 @@ def layers(path: Path, target: Target, feeds: Feeds, *, threads: int) -> Sequenc
     The file is compiled a second time, since the counters cost time themselves.
     """
     outline = check(path)
-    inner = compiled(path, path, {**properties(target, threads), "PERF_COUNT": True})
+    wanted = {**properties(target, threads), "PERF_COUNT": True}
+    inner = compiled(path, path, device(target), wanted)
     with OpenVinoSession(inner, path, outline.inputs, outline.outputs) as session:
         times = _mean_times_us(session, feeds)
     return _records(

@@ -1,4 +1,4 @@
-"""ONNX Runtime on the CPU."""
+"""ONNX Runtime, on the CPU or on the one execution provider that a target names."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from edgekd.core.types import LayerRecord
 
 NAME = "ONNX Runtime"
-PROVIDERS = ["CPUExecutionProvider"]
+CPU = "CPUExecutionProvider"
 _FATAL = 4  # refusals reach the user as our errors, not as coloured lines on stderr
 _DTYPES = {
     "float": "float32",
@@ -52,21 +52,22 @@ class OnnxRuntime:
         return str(onnxruntime.__version__)
 
     def check_machine(self, target: Target) -> None:
-        """It runs on any CPU that it could be installed on."""
+        """Raise unless the target's execution provider is in the installed runtime."""
+        provider(target)
 
     def build(self, model: bytes, target: Target, out: Path) -> Path:
         """Write ``<out>.onnx``, after the runtime has really loaded it; see the contract."""
         path = out.with_name(out.name + ".onnx")
         check_one_file(model, path)
         options = session_options(target, target.conditions.threads)
-        OnnxRuntimeSession(load(model, path, options), path).close()
+        OnnxRuntimeSession(load(model, path, options, provider(target)), path).close()
         atomic_write(path, model)
         return path
 
     def open(self, path: Path, target: Target, *, threads: int) -> OnnxRuntimeSession:
         """Load an ONNX file; see the contract."""
         check(path)
-        inner = load(path, path, session_options(target, threads))
+        inner = load(path, path, session_options(target, threads), provider(target))
         return OnnxRuntimeSession(inner, path)
 
     def layers(
@@ -162,22 +163,44 @@ def session_options(target: Target, threads: int) -> Any:
     return options
 
 
-def load(model: Path | bytes, path: Path, options: Any) -> Any:
-    """An InferenceSession on the CPU alone; `path` names the model in errors.
+def provider(target: Target) -> str:
+    """The execution provider for a target's processor.
 
     Raises:
-        UnsupportedError: The runtime refuses the model, or would run it elsewhere.
+        UnsupportedError: The installed runtime does not have it.
+    """
+    name = f"{target.processor}ExecutionProvider"
+    present = onnxruntime.get_available_providers()
+    if name not in present:
+        known = ", ".join(p.removesuffix("ExecutionProvider") for p in present)
+        raise UnsupportedError(
+            f"{NAME} here cannot compute on the target's processor.",
+            expected=f"processor: one of {known}",
+            got=target.processor,
+            todo="install the build of the runtime that has it, or change the target",
+        )
+    return name
+
+
+def load(model: Path | bytes, path: Path, options: Any, provider: str) -> Any:
+    """An InferenceSession on one provider alone; `path` names the model in errors.
+
+    Raises:
+        UnsupportedError: The runtime refuses the model, or would run a part of it elsewhere.
         DataError: The file is damaged.
     """
+    if provider != CPU:
+        # without it, whatever the provider does not take runs on the CPU, without a word
+        options.add_session_config_entry("session.disable_cpu_ep_fallback", "1")
     try:
         source = model if isinstance(model, bytes) else str(model)
-        inner = onnxruntime.InferenceSession(source, options, providers=PROVIDERS)
+        inner = onnxruntime.InferenceSession(source, options, providers=[provider])
     except Exception as e:  # pybind raises a dozen classes without a common base
         raise refusal(model, path, NAME, e) from e
-    if inner.get_providers() != PROVIDERS:
+    if inner.get_providers()[0] != provider:
         raise UnsupportedError(
-            f"{NAME} would not run {path} on the CPU.",
-            expected=", ".join(PROVIDERS),
+            f"{NAME} would not run {path} where the target says.",
+            expected=provider,
             got=", ".join(inner.get_providers()),
         )
     return inner

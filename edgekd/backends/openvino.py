@@ -1,4 +1,4 @@
-"""OpenVINO on the CPU."""
+"""OpenVINO, on the CPU or on the one device that a target names."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from edgekd.backends._feeds import check_feeds
 from edgekd.backends._onnx_file import check, check_one_file
 from edgekd.backends._refusal import first_line, refusal
 from edgekd.backends._telemetry import without_telemetry
-from edgekd.core.errors import DataError, RecipeError
+from edgekd.core.errors import DataError, RecipeError, UnsupportedError
 from edgekd.core.files import atomic_write
 from edgekd.core.types import TensorSpec
 
@@ -30,14 +30,13 @@ if TYPE_CHECKING:
     from edgekd.core.types import LayerRecord
 
 NAME = "OpenVINO"
-DEVICE = "CPU"
 #: what the target's conditions decide, so no option may
 _RESERVED = ("INFERENCE_NUM_THREADS", "NUM_STREAMS", "PERFORMANCE_HINT", "PERF_COUNT")
 
 
 @BACKENDS.register
 class OpenVino:
-    """`target.options` are properties of OpenVINO's CPU plugin."""
+    """`target.options` are properties of OpenVINO's plugin for the target's processor."""
 
     distribution: ClassVar[str] = "openvino"
 
@@ -46,20 +45,21 @@ class OpenVino:
         return str(ov.__version__).partition("-")[0]
 
     def check_machine(self, target: Target) -> None:
-        """It runs on any CPU that it could be installed on."""
+        """Raise unless OpenVINO finds the target's processor here."""
+        device(target)
 
     def build(self, model: bytes, target: Target, out: Path) -> Path:
         """Write ``<out>.onnx``, after the runtime has really compiled it; see the contract."""
         path = out.with_name(out.name + ".onnx")
         check_one_file(model, path)
-        compiled(model, path, properties(target, target.conditions.threads))
+        compiled(model, path, device(target), properties(target, target.conditions.threads))
         atomic_write(path, model)
         return path
 
     def open(self, path: Path, target: Target, *, threads: int) -> OpenVinoSession:
         """Compile an ONNX file; see the contract."""
         outline = check(path)
-        inner = compiled(path, path, properties(target, threads))
+        inner = compiled(path, path, device(target), properties(target, threads))
         return OpenVinoSession(inner, path, outline.inputs, outline.outputs)
 
     def layers(
@@ -164,8 +164,25 @@ def properties(target: Target, threads: int) -> dict[str, Any]:
     }
 
 
-def compiled(model: Path | bytes, path: Path, wanted: dict[str, Any]) -> Any:
-    """A model compiled for the CPU; `path` names it in errors.
+def device(target: Target) -> str:
+    """OpenVINO's name of a target's processor.
+
+    Raises:
+        UnsupportedError: It is not in this machine, or has no driver.
+    """
+    present = ov.Core().available_devices
+    if target.processor not in present:
+        raise UnsupportedError(
+            f"{NAME} does not find the target's processor here.",
+            expected=f"processor: one of {', '.join(present)}",
+            got=target.processor,
+            todo="install its driver, or change the target",
+        )
+    return target.processor
+
+
+def compiled(model: Path | bytes, path: Path, device: str, wanted: dict[str, Any]) -> Any:
+    """A model compiled for one device, never split; `path` names it in errors.
 
     Raises:
         UnsupportedError: The runtime refuses the model or a property.
@@ -174,8 +191,8 @@ def compiled(model: Path | bytes, path: Path, wanted: dict[str, Any]) -> Any:
     core = ov.Core()
     try:
         if isinstance(model, bytes):
-            return core.compile_model(core.read_model(model), DEVICE, wanted)
-        return core.compile_model(str(model), DEVICE, wanted)
+            return core.compile_model(core.read_model(model), device, wanted)
+        return core.compile_model(str(model), device, wanted)
     except Exception as e:  # pybind raises RuntimeError, TypeError and others
         raise refusal(model, path, NAME, e) from e
 

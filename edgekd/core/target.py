@@ -63,6 +63,8 @@ class Target(Config):
         scheme: How integers are stored; None for float.
         opset: ONNX opset of float files.
         transport: How it is reached: ``local``, or a mapping with a name and settings.
+        processor: What the runtime computes on: CPU; GPU or NPU as OpenVINO names them; for ONNX
+            Runtime the name of an execution provider without those words (CUDA, XNNPACK).
         conditions: What a measurement must be made under.
         tolerance: How far an artifact may be from the student it is made from.
         options: Of the runtime.
@@ -76,6 +78,7 @@ class Target(Config):
     scheme: Scheme | None = None
     opset: Annotated[int, Field(ge=13, le=25)] = 20
     transport: TransportSpec = Field(default="local", validate_default=True)
+    processor: Annotated[str, Field(pattern=r"^[A-Za-z][A-Za-z0-9_.:]{0,31}$")] = "CPU"
     conditions: TargetConditions
     tolerance: Tolerance
     options: dict[str, str | int | float | bool] = {}

@@ -7,9 +7,11 @@ from pathlib import Path
 
 import numpy as np
 import onnx
+import onnxruntime
 import pytest
 from onnx import TensorProto, helper
 
+from edgekd.backends._contract import BACKENDS
 from edgekd.backends.onnxruntime import OnnxRuntime, session_options
 from edgekd.backends.openvino import OpenVino, properties
 from edgekd.core.errors import DataError, RecipeError, UnsupportedError
@@ -155,3 +157,22 @@ def test_a_bound_call_keeps_its_feeds_alive(backend, target: Target, tmp_path: P
         assert sys.getrefcount(array) > before
         del call
         assert sys.getrefcount(array) == before
+
+
+@pytest.mark.parametrize("target", [ORT, OV], ids=["onnxruntime", "openvino"])
+def test_a_processor_that_is_not_here_is_refused_with_those_that_are(target: Target) -> None:
+    elsewhere = target.model_copy(update={"processor": "NPU.7"})
+    with pytest.raises(UnsupportedError, match=r"one of .*CPU") as caught:
+        BACKENDS.get(target.backend)().check_machine(elsewhere)
+    assert "NPU.7" in caught.value.message
+
+
+def test_a_provider_that_would_leave_nodes_to_the_cpu_is_refused(tmp_path: Path) -> None:
+    others = [p for p in onnxruntime.get_available_providers() if p != "CPUExecutionProvider"]
+    if not others:
+        pytest.skip("this build of ONNX Runtime has no provider but the CPU")
+    path = tmp_path / "net.onnx"
+    path.write_bytes(convolution_net(quantized=False))
+    name = others[-1].removesuffix("ExecutionProvider")
+    with pytest.raises(UnsupportedError):
+        OnnxRuntime().open(path, ORT.model_copy(update={"processor": name}), threads=1)

@@ -27,10 +27,11 @@ class RefusedError(Exception):
 
 
 class OnnxRuntime:
-    """A session on the CPU: one stream of inferences, inputs and outputs bound.
+    """A session on one provider: one stream of inferences, inputs and outputs bound.
 
     Args:
-        model: ``file``, ``threads``, ``options``, and the names of ``inputs`` and ``outputs``.
+        model: ``file``, ``processor``, ``threads``, ``options``, and the names of ``inputs`` and
+            ``outputs``.
     """
 
     package = "onnxruntime"
@@ -72,9 +73,14 @@ class OnnxRuntime:
     def _load(self, options: Any) -> Any:
         import onnxruntime
 
-        providers = ["CPUExecutionProvider"]
+        provider = "{}ExecutionProvider".format(self._model["processor"])
+        present = onnxruntime.get_available_providers()
+        if provider not in present:
+            raise RefusedError("unsupported", f"no {provider}, only {', '.join(present)}")
+        if provider != "CPUExecutionProvider":
+            options.add_session_config_entry("session.disable_cpu_ep_fallback", "1")
         path = str(self._model["file"])
-        return onnxruntime.InferenceSession(path, options, providers=providers)
+        return onnxruntime.InferenceSession(path, options, providers=[provider])
 
     def _options(self) -> Any:
         import onnxruntime
@@ -94,7 +100,7 @@ class OnnxRuntime:
 
 
 class OpenVino:
-    """A model compiled for the CPU, its tensors shared with the caller's arrays.
+    """A model compiled for one device, its tensors shared with the caller's arrays.
 
     Args:
         model: As for `OnnxRuntime`.
@@ -164,7 +170,8 @@ class OpenVino:
             "PERFORMANCE_HINT": "LATENCY",
             **more,
         }
-        self._compiled = openvino.Core().compile_model(str(model["file"]), "CPU", properties)
+        core, device = openvino.Core(), model["processor"]
+        self._compiled = core.compile_model(str(model["file"]), device, properties)
         self._request = self._compiled.create_infer_request()
         self._inputs = [_name(port, model["inputs"]) for port in self._compiled.inputs]
         self._outputs = [_name(port, model["outputs"]) for port in self._compiled.outputs]

@@ -259,6 +259,7 @@ def _model(load: Load, files: Sequence[File], count: int) -> dict[str, Any]:
     return {
         "files": [[f.name, f.sha256] for f in files],
         "backend": load.target.backend,
+        "processor": load.target.processor,
         "threads": load.target.conditions.threads,
         "options": load.target.options,
         "inputs": list(load.feeds[0]),
