@@ -156,7 +156,9 @@ def write_target(tmp_path: Path) -> Callable[..., str]:
 
 
 def load_on(path: Path, target: Target, count: int = 3) -> Load:
-    feeds = make_feeds(input_specs(onnx.load(path), path), {}, seed=0, count=count)
+    feeds = make_feeds(
+        input_specs(onnx.load(path, load_external_data=False), path), {}, seed=0, count=count
+    )
     return Load(path.name, path, sha256_file(path), target, feeds)
 
 
