@@ -55,6 +55,7 @@ RE_ESTIMATE_BATCHES = 100
 #: train samples on which the loss of every layer at every width is measured
 MEASURED = 2048
 CALIBRATION = 512
+#: at two bits a grid without a zero has all four levels, one around zero only three
 LEVELS = {2: "mid_rise", 4: "narrow", 8: "narrow"}
 #: of any target: only the weights' side is read
 SCHEME = Scheme(activations="uint8", bias="int32")
@@ -138,7 +139,6 @@ def best_arm(net: nn.Module, bits: int, data: Data, *, activation_bits: int | No
     """Learned steps per channel, bits by measured loss within the bytes of the paper's format."""
     settings = QuantizeSettings.model_validate(
         {
-            # at two bits a grid without a zero has all four levels, one around zero only three
             "weights": {"name": "lsq", "bits": bits, "levels": LEVELS[bits]},
             "granularity": PER_CHANNEL,
             "activation_bits": "float",
@@ -172,7 +172,7 @@ def resnet_arm(bits: int) -> Arm:
     """First and last layer at 8 bits, as APoT has them (Li et al., 2020, arXiv:1909.13144)."""
     outer = ("conv1", "linear")
     return Arm(
-        grid("lsq", bits=bits),
+        grid("lsq", bits=bits, levels=LEVELS[bits]),
         others={path: grid("lsq", bits=8) for path in outer},
         train=distilling(RESNET_EPOCHS[bits], 0.02),
         objectives=SOFT,

@@ -43,7 +43,7 @@ class Row:
         """Points against the float student of the same seed, mean."""
         return fmean(self.losses)
 
-    def cells(self) -> list[str]:
+    def cells(self, kb: str | None) -> list[str]:
         spread = f" ({min(self.scores):.2f} to {max(self.scores):.2f})" if self.scores[1:] else ""
         size = f"{self.sizes[0] / 1000:.1f}"
         return [
@@ -75,7 +75,10 @@ def paper_table(parts: Parts) -> str:
         for bits in sorted(BITS, reverse=True):
             rows = {m: Row(parts, student, m, bits) for m in METHODS if has(m, bits)}
             rows = {m: row for m, row in rows.items() if row.scores}
-            lines += [_line(title, bits, METHODS[m], row.cells()) for m, row in rows.items()]
+            lines += [
+                _line(title, bits, METHODS[m], row.cells(kb if bits == 32 else None))
+                for m, row in rows.items()
+            ]
             verdicts += _verdicts(title, bits, rows)
     return "\n".join([*lines, "", *verdicts])
 
@@ -157,14 +160,14 @@ def write(parts: Parts, runs: Path) -> None:
 
 
 def _grouped(names: Sequence[str]) -> str:
-    """Parts by the student that they belong to: ``student3-seed1 (float, qd-2bit)``."""
+    """Parts by the student that they belong to: ``student3-seed1 (qd-2bit, dq-2bit)``."""
     groups: dict[str, list[str]] = {}
     for name in names:
         source, _, part = name.partition("-seed")
         seed, _, part = part.partition("-")
         groups.setdefault(f"{source}-seed{seed}" if seed else source, []).append(part)
     return "; ".join(
-        source + (f" ({', '.join(p or 'float' for p in parts)})" if "seed" in source else "")
+        source if "" in parts else f"{source} ({', '.join(parts)})"
         for source, parts in groups.items()
     )
 
