@@ -49,11 +49,10 @@ class _FakePerTensor(torch.autograd.Function):
         passed = torch.ops.aten.hardtanh_backward(grad, value, low, high)
         grad_scale = None
         if ctx.needs_input_grad[1]:
-            rounding = _inner(
-                passed, out - value
-            )  # inside, d out / d scale = code - value / scale
-            cut = _inner(grad - passed, out)  # beyond, it is the code
-            grad_scale = ((rounding + cut) / step).view(scale.shape)
+            # d out / d scale, times the scale: inside out - value, beyond the ends out
+            change = torch.ops.aten.hardtanh_backward(value, value, low, high)
+            torch.sub(out, change, out=change)
+            grad_scale = (_inner(grad, change) / step).view(scale.shape)
         return passed, grad_scale, None, None, None
 
 
