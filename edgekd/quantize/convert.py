@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, fx, nn
 
-from edgekd.core.errors import DataError
+from edgekd.core.errors import DataError, RecipeError
 from edgekd.core.types import Affine, PerChannel, PerTensor, QuantizedStudent, Scheme
 from edgekd.numerics.encoding import round_trip
 from edgekd.quantize.fake_quant import ActivationFakeQuant
@@ -92,7 +92,11 @@ class QuantizationAware:
         )
 
     def freeze(self) -> QuantizedStudent:
-        """The integers as they stand now."""
+        """The integers as they stand now.
+
+        Raises:
+            DataError: Training has left a weight that is not finite.
+        """
         layers = dict(self.module.named_modules())
         graph = copy.deepcopy(self.graph)
         weights, activations = {}, {}
@@ -100,6 +104,7 @@ class QuantizationAware:
             quantized = layers[path]
             assert isinstance(quantized, QuantizedLayer)
             source: Any = quantized.layer
+            _refuse_unusable(path, source.weight, PerTensor())
             weights[path] = quantized.weight_fake_quant.encoding(source.weight)
             graph.get_submodule(path).load_state_dict(source.state_dict())
         for path in self.placement.skipped:
@@ -213,20 +218,46 @@ def _with_fake_quant(
     for path in placement.weights:
         parent, _, name = path.rpartition(".")
         layer: Any = module.get_submodule(path)
-        if not torch.isfinite(layer.weight).all():
-            raise DataError(
-                f"The weight of the layer {path!r} is not finite.",
-                expected="finite numbers",
-                todo="train again with a lower learning rate; look at the input scaling",
-            )
         chosen = placement.chosen.get(path)
         quantizer = settings.weights if chosen is None else chosen.quantizer
         shared = granularity if chosen is None else chosen.granularity or granularity
+        _refuse_unusable(path, layer.weight, shared)
         fake = quantizer.fake_quant(layer.weight, shared)
         layer.requires_grad_(getattr(fake, "trains_layer", True))
         setattr(module.get_submodule(parent), name, QuantizedLayer(layer, fake))
-    _insert(module, {n: ActivationFakeQuant(a, learned=learned) for n, a in ranges.items()})
+    zeros = learned and settings.learned_zero_points
+    _insert(
+        module,
+        {
+            name: ActivationFakeQuant(affine, learned=learned, learned_zero_point=zeros)
+            for name, affine in ranges.items()
+        },
+    )
     return module
+
+
+def _refuse_unusable(path: str, weight: Tensor, granularity: Granularity) -> None:
+    """Raises where no quantizer can say anything about the weight of the layer `path`."""
+    if weight.numel() == 0:
+        raise DataError(
+            f"The layer {path!r} has no weights.",
+            expected="at least one",
+            got=f"a weight of shape {tuple(weight.shape)}",
+            todo="drop the layer, or keep it in float with a rule",
+        )
+    if not torch.isfinite(weight).all():
+        raise DataError(
+            f"The weight of the layer {path!r} is not finite.",
+            expected="finite numbers",
+            todo="train again with a lower learning rate; look at the input scaling",
+        )
+    if isinstance(granularity, PerChannel) and not -weight.ndim <= granularity.axis < weight.ndim:
+        raise RecipeError(
+            f"The weight of the layer {path!r} has no axis {granularity.axis}.",
+            expected=f"granularity with an axis below {weight.ndim}",
+            got=f"a weight of shape {tuple(weight.shape)}",
+            todo="give the layer another granularity with a rule",
+        )
 
 
 def _insert(module: fx.GraphModule, grids: dict[str, ActivationFakeQuant]) -> None:

@@ -53,7 +53,11 @@ class _FakePerTensor(torch.autograd.Function):
             change = torch.ops.aten.hardtanh_backward(value, value, low, high)
             torch.sub(out, change, out=change)
             grad_scale = (_inner(grad, change) / step).view(scale.shape)
-        return passed, grad_scale, None, None, None
+        grad_zero = None
+        if ctx.needs_input_grad[2]:
+            # the ends are at (code - zero_point) * scale; inside, rounding takes the move back
+            grad_zero = ((passed.sum() - grad.sum()) * step).view(scale.shape)
+        return passed, grad_scale, grad_zero, None, None
 
 
 class _FakeAligned(torch.autograd.Function):
@@ -96,7 +100,8 @@ def fake_quant(value: Tensor, scale: Tensor, zero_point: Tensor, low: int, high:
     Args:
         value: Float tensor of any shape.
         scale: Positive; broadcasts against `value`.
-        zero_point: Integers held in float; broadcasts against `value`.
+        zero_point: Integers held in float; broadcasts against `value`. Gets a gradient only where
+            it and `scale` are one number.
         low: Smallest code.
         high: Largest code.
     """
@@ -109,19 +114,29 @@ def fake_quant(value: Tensor, scale: Tensor, zero_point: Tensor, low: int, high:
 class ActivationFakeQuant(nn.Module):
     """Fake-quant of one activation tensor, per tensor.
 
-    The zero point stays where calibration put it, so a tensor that starts at 0 (behind a ReLU)
-    keeps zero point 0 and the runtime can absorb the ReLU. The scale is learned when `learned`,
-    as ``scale * exp(log_gain)``: the gradient is then relative to the scale itself, which takes
-    the place of LSQ's hand-set gradient factor (section 2.2).
+    The scale is learned when `learned`, as ``scale * exp(log_gain)``: the gradient is then
+    relative to the scale itself, which takes the place of LSQ's hand-set gradient factor (section
+    2.2). The zero point stays where calibration put it, unless it is learned too; one that starts
+    at the smallest code (behind a ReLU) or is signed (and so 0) always stays, so that the runtime
+    can absorb the ReLU.
+
+    Attributes:
+        log_gain: Trained, ().
+        zero_shift: How far the zero point has moved, in shares of the code range; trained, (). The
+            forward pass rounds it to the integer that is stored, with a straight-through gradient
+            (LSQ+, Bhalgat et al. 2020, arXiv 2004.09576, eq. 6, with the offset a whole number
+            of steps, as integer kernels need it).
     """
 
-    def __init__(self, affine: Affine, *, learned: bool) -> None:
+    def __init__(self, affine: Affine, *, learned: bool, learned_zero_point: bool = False) -> None:
         super().__init__()
         self.bits, self.signed, self.narrow = affine.bits, affine.signed, affine.narrow
         self.low, self.high = affine.code_min, affine.code_max
         self.register_buffer("scale", torch.tensor(float(affine.scale)))
         self.register_buffer("zero_point", torch.tensor(float(affine.zero_point)))
         self.log_gain = nn.Parameter(torch.zeros(())) if learned else None
+        moves = learned_zero_point and not self.signed and int(affine.zero_point) > self.low
+        self.zero_shift = nn.Parameter(torch.zeros(())) if moves else None
 
     scale: Tensor
     zero_point: Tensor
@@ -132,11 +147,19 @@ class ActivationFakeQuant(nn.Module):
             return self.scale
         return self.scale * torch.exp(self.log_gain)
 
+    def zero(self) -> Tensor:
+        """The zero point in force, a whole number, ()."""
+        if self.zero_shift is None:
+            return self.zero_point
+        real = self.zero_point + (self.high - self.low) * self.zero_shift
+        whole = real.detach().round().clamp(self.low, self.high)
+        return whole + (real - real.detach())
+
     def forward(self, value: Tensor) -> Tensor:
         """Same shape, on the grid."""
         value = value.float()  # the grid needs more than bfloat16's 8 bits
         scale = self.step_size()
-        return fake_quant(value, scale, self.zero_point, self.low, self.high)
+        return fake_quant(value, scale, self.zero(), self.low, self.high)
 
     def affine(self) -> Affine:
         """The encoding in force."""
@@ -145,7 +168,7 @@ class ActivationFakeQuant(nn.Module):
             signed=self.signed,
             granularity=PerTensor(),
             scale=np.array(self.step_size().detach().item(), np.float32),
-            zero_point=np.array(self.zero_point.item(), np.int32),
+            zero_point=np.array(self.zero().item(), np.int32),
             narrow=self.narrow,
         )
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field, ValidationInfo, field_validator, model_validator
 
 from edgekd.core.budget import SizeBytes
 from edgekd.core.config import Config
@@ -56,6 +56,8 @@ class QuantizeSettings(Config):
             makes the file small and leaves the arithmetic in float.
         ranges: How activation ranges are read off calibration data.
         learned_ranges: Train the activation scales as well (quantized distillation only).
+        learned_zero_points: And the zero points of tensors that have negative values, where the
+            target has any.
         calibration_samples: How many train samples are looked at.
         keep_float: Patterns of layers that stay in float; short for rules in front of the others.
         rules: Which layers get another weight quantizer, or none; the last match wins.
@@ -72,11 +74,19 @@ class QuantizeSettings(Config):
     activation_bits: Annotated[int, Field(ge=2, le=8)] | Literal["float"] = 8
     ranges: Literal["minmax", "percentile", "mse"] = "mse"
     learned_ranges: bool = True
+    learned_zero_points: bool = False
     calibration_samples: Annotated[int, Field(ge=1)] = 512
     keep_float: tuple[Pattern, ...] = ()
     rules: tuple[Rule, ...] = ()
     redistribute_batches: Annotated[int, Field(ge=0)] = 0
     mixed: MixedSettings | None = None
+
+    @field_validator("learned_zero_points")
+    @classmethod
+    def _with_ranges(cls, learned: bool, info: ValidationInfo) -> bool:
+        if learned and not info.data.get("learned_ranges", True):
+            raise ValueError("needs learned_ranges: true")
+        return learned
 
     @model_validator(mode="after")
     def _every_width_exists(self) -> Self:
@@ -96,5 +106,9 @@ class QuantizeSettings(Config):
 
     def needs(self) -> dict[str, Any]:
         """What post-training quantization depends on."""
-        mine = set(QuantizeSettings.model_fields) - {"method", "learned_ranges"}
+        mine = set(QuantizeSettings.model_fields) - {
+            "method",
+            "learned_ranges",
+            "learned_zero_points",
+        }
         return self.model_dump(mode="json", include=mine)

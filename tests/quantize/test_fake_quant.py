@@ -76,6 +76,54 @@ def test_a_learned_scale_moves_towards_a_smaller_error() -> None:
     assert float(module.affine().scale) < 0.05
 
 
+def test_the_gradient_of_a_zero_point_by_hand() -> None:
+    # scale 0.1, zero point 3: 1.0 lies inside; -5 and 100 are cut at (code - zero point) * scale
+    value = torch.tensor([1.0, -5.0, 100.0])
+    zero = torch.tensor(3.0, requires_grad=True)
+    mix = torch.tensor([7.0, 2.0, 4.0])
+    (fake_quant(value, torch.tensor(0.1), zero, 0, 255) * mix).sum().backward()
+    assert zero.grad is not None
+    assert zero.grad.item() == pytest.approx(-0.1 * (2 + 4))
+
+
+def test_the_gradient_of_a_zero_point_agrees_with_finite_differences() -> None:
+    # all cut: the forward pass is linear in the zero point, one whole step is exact
+    value = torch.tensor([-50.0, 99.0, 60.0])
+    zero = torch.tensor(3.0, requires_grad=True)
+    scale = torch.tensor(0.1)
+    fake_quant(value, scale, zero, 0, 255).sum().backward()
+    up, here = (fake_quant(value, scale, torch.tensor(z), 0, 255).sum() for z in (4.0, 3.0))
+    assert zero.grad is not None
+    assert zero.grad.item() == pytest.approx((up - here).item(), rel=1e-4)
+
+
+def test_a_learned_zero_point_finds_the_range_and_is_stored_as_an_integer() -> None:
+    value = torch.rand(4096, generator=torch.Generator().manual_seed(0)) * 3 - 2  # -2 to 1
+    module = ActivationFakeQuant(
+        Affine(4, False, PerTensor(), np.array(0.2, np.float32), np.array(4, np.int32)),
+        learned=True,
+        learned_zero_point=True,
+    )
+    optimizer = torch.optim.AdamW(module.parameters(), lr=0.01, weight_decay=0)
+    first = (module(value) - value).square().mean().item()
+    for _ in range(200):
+        optimizer.zero_grad()
+        (module(value) - value).square().mean().backward()
+        optimizer.step()
+    stored = module.affine()
+    # two thirds of 15 codes lie below 0; the scale settles too, a little wide
+    assert 7 <= int(stored.zero_point) <= 11
+    reached = numeric.round_trip(value.numpy(), stored)
+    assert np.array_equal(module(value).detach().numpy(), reached)
+    assert np.square(reached - value.numpy()).mean() < first / 10
+
+
+def test_a_zero_point_behind_a_relu_and_a_signed_one_stay() -> None:
+    for affine in (grid(zero_point=0), grid(zero_point=0, signed=True)):
+        module = ActivationFakeQuant(affine, learned=True, learned_zero_point=True)
+        assert module.zero_shift is None
+
+
 def test_minmax_trains_towards_the_codes_it_stores() -> None:
     weight = torch.randn(6, 4, 3, 3)
     quantizer = QUANTIZERS.build("minmax")
