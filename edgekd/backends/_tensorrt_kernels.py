@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 _ORIGIN = re.compile(r"\[ONNX Layer: ([^\]]+)\]")
 #: kernels from a library of matrix products, by their own type or that of their parameters
-_LIBRARY = re.compile(r"conv|correlation|gemm|matmul|matrixmultiply|fullyconnected", re.IGNORECASE)
+LIBRARY = re.compile(r"conv|correlation|gemm|matmul|matrixmultiply|fullyconnected", re.IGNORECASE)
 #: move values or convert them, whatever their names say about the layers beside them
 _MOVES = frozenset({"Constant", "NoOp", "Reformat", "Shuffle"})
 #: in this order: "BFloat16" is no "Float"
@@ -82,7 +82,7 @@ def records(kernels: Sequence[Kernel], model: onnx.ModelProto) -> list[LayerReco
     owner: dict[str, int] = {}
     for from_library in (True, False):
         for index, (kernel, names) in enumerate(zip(kernels, held, strict=True)):
-            if kernel.op.split()[0] in _MOVES or bool(_LIBRARY.search(kernel.op)) != from_library:
+            if kernel.op.split()[0] in _MOVES or bool(LIBRARY.search(kernel.op)) != from_library:
                 continue
             for name in names:
                 owner.setdefault(name, index)

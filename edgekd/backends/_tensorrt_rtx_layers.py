@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING
 
-from edgekd.backends._tensorrt_kernels import Kernel
+from edgekd.backends._tensorrt_kernels import LIBRARY, Kernel
 from edgekd.core.errors import UnsupportedError
 
 if TYPE_CHECKING:
@@ -15,7 +15,7 @@ _ANY_LAYER = re.compile(r"^Name: ", re.MULTILINE)
 _LAYER = re.compile(
     r"^Name: (?P<name>.+?), LayerType: (?P<op>\w+), Inputs: \[(?P<inputs>.*?)\], "
     r"(?:Constants: \[(?P<constants>.*?)\], )?Outputs: \[(?P<outputs>.*?)\], "
-    r"(?:.*?Metadata: (?P<metadata>.*))?$",
+    r"TacticName: .*?(?:Metadata: (?P<metadata>.*))?$",
     re.MULTILINE,
 )
 _DATATYPE = re.compile(r"Datatype: (\w+)")
@@ -48,7 +48,7 @@ def _kernel(match: re.Match[str]) -> Kernel:
         op=match["op"],
         takes=tuple(_DATATYPE.findall(match["inputs"])),
         makes=tuple(_DATATYPE.findall(match["outputs"])),
-        # a matrix product's first constant; kernels made of small operators have others
-        weights=constants[0] if constants and match["op"] != "kgen" else "",
+        # a matrix product's first constant is its weights; other kernels have others
+        weights=constants[0] if constants and LIBRARY.search(match["op"]) else "",
         metadata=match["metadata"] or "",
     )

@@ -30,8 +30,9 @@ def doctor(
 ) -> None:
     """Say what this machine can do: CPU, runtimes, and which operators have integer kernels.
 
-    Every row of a table comes from a tiny model that was run through the target's runtime. A
-    target that cannot be used here is shown as such, and gives the exit code if it was named.
+    Every row of a table comes from a tiny model that was run through the target's runtime, or
+    compiled by it for a device that is not here. A target that cannot be used here is shown as
+    such, and gives the exit code if it was named.
     """
     import json
 
@@ -79,7 +80,7 @@ def check_up(
     for target in targets:
         one = runtime_problem(target)
         if one.version is not None:
-            key = fingerprint(target, one.version, machine)
+            key = fingerprint(target, one, machine)
             old = kept.get(target.name)
             if old is not None and old.fingerprint == key:
                 one = old.check_up
@@ -112,4 +113,6 @@ def table(one: CheckUp) -> Group:
     made = Table("operator", "bits", "scales", "runs in", "seen")
     for row in one.rows:
         made.add_row(row.op, str(row.bits), row.granularity, row.verdict, Text(row.reason))
+    if one.problem:
+        return Group(title, made, Text("cannot be measured here, see below"))
     return Group(title, made)

@@ -1,4 +1,4 @@
-"""What a target can do here, found by running one-layer models through its runtime."""
+"""What a target can do, found by models of one layer that are run, or at least compiled."""
 
 from __future__ import annotations
 
@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Literal
 
 from edgekd.backends._contract import BACKENDS
 from edgekd.backends._kernels import UNKNOWN_REASON
-from edgekd.backends._runtime import check_runtime
+from edgekd.backends._onnx_specs import input_specs
+from edgekd.backends._runtime import installed
 from edgekd.core.config import Config
 from edgekd.core.errors import DataError, MissingDependencyError, UnsupportedError
 from edgekd.profile.inputs import make_feeds
@@ -25,13 +26,13 @@ Verdict = Literal["int8 kernel", "int4 kernel", "float kernel", "storage only", 
 
 _WEIGHTED = ("conv 3x3", "depthwise conv 3x3", "linear", "linear, relu, linear")
 _INT4 = ("matmul", "conv 3x3")
-#: operators without weights -> what runtimes call their nodes
+#: operators without weights -> what runtimes call their nodes; TensorRT generates a "kgen"
 _OWN_NODES = {
-    "add": frozenset({"Add", "Eltwise", "QLinearAdd"}),
+    "add": frozenset({"Add", "Eltwise", "QLinearAdd", "kgen"}),
     "global average pool": frozenset({
-        "GlobalAveragePool", "Pooling", "QLinearGlobalAveragePool", "Reduce",
+        "GlobalAveragePool", "Pooling", "QLinearGlobalAveragePool", "Reduce", "kgen",
     }),
-    "max pool": frozenset({"MaxPool", "NhwcMaxPool", "Pooling"}),
+    "max pool": frozenset({"MaxPool", "NhwcMaxPool", "Pooling", "maxpool"}),
 }  # fmt: skip
 #: OpenVINO's switch for compiling neighbouring nodes into one `Subgraph` kernel
 SNIPPETS_OFF = {"SNIPPETS_MODE": "DISABLE"}
@@ -61,7 +62,7 @@ class CheckUp(Config):
     Attributes:
         target: Its name.
         backend: Its runtime's name.
-        version: Of the installed runtime; None where it cannot be used.
+        version: Of the installed runtime; None where it is missing or too old.
         problem: Why it cannot be used; "" when it can.
         exit_code: Of that problem; 0 without one.
         rows: One per probed operator; none where the runtime is missing or too old.
@@ -78,16 +79,20 @@ class CheckUp(Config):
 def runtime_problem(target: Target) -> CheckUp:
     """The check-up before any probe: the version, or what keeps the runtime from being used.
 
+    Both where the runtime builds here and the device that it runs on is not.
+
     Raises:
         RecipeError: The target names no backend or no valid range of versions.
     """
+    version = None
     try:
-        version = check_runtime(target)
+        backend, version = installed(target)
+        backend.check_machine(target)
     except (MissingDependencyError, UnsupportedError) as e:
         return CheckUp(
             target=target.name,
             backend=target.backend,
-            version=None,
+            version=version,
             problem=e.message,
             exit_code=e.exit_code,
         )
@@ -95,12 +100,12 @@ def runtime_problem(target: Target) -> CheckUp:
 
 
 def probe(found: CheckUp, target: Target, progress: Progress) -> CheckUp:
-    """Run every probe of a usable target.
+    """Run every probe of a target, or where its device is not here, compile it.
 
     A target whose runtime refuses every one of them is not usable either.
 
     Args:
-        found: From `runtime_problem`, without a problem.
+        found: From `runtime_problem`, with a version.
         target: The same target.
         progress: Gets a bar.
     """
@@ -110,7 +115,7 @@ def probe(found: CheckUp, target: Target, progress: Progress) -> CheckUp:
         for op, granularity in plan:
             rows.append(_row(op, granularity, target))
             bar.advance(note=op)
-    if any(row.verdict != "refused" for row in rows):
+    if found.problem or any(row.verdict != "refused" for row in rows):
         return found.model_copy(update={"rows": tuple(rows)})
     error = UnsupportedError(
         f"The target {target.name!r} refuses every probe.",
@@ -167,13 +172,15 @@ def _without_snippets(op: str, granularity: Granularity | None, target: Target) 
 
 
 def _layers(op: str, granularity: Granularity | None, target: Target) -> Sequence[LayerRecord]:
+    import onnx
+
     backend = BACKENDS.get(target.backend)()
     threads = target.conditions.threads
     with tempfile.TemporaryDirectory(prefix="edgekd-probe-") as folder:
         path = Path(folder) / "probe.onnx"
         path.write_bytes(probe_model(op, target.scheme, granularity))
-        with backend.open(path, target, threads=threads) as session:
-            feeds = make_feeds(session.inputs, {}, seed=0, count=1)[0]
+        specs = input_specs(onnx.load(path), path)  # not the session's: opening needs the device
+        feeds = make_feeds(specs, {}, seed=0, count=1)[0]
         return backend.layers(path, target, feeds, threads=threads)
 
 

@@ -35,17 +35,18 @@ class ProbeCache(Config):
     targets: dict[str, Kept] = {}
 
 
-def fingerprint(target: Target, version: str, machine: Mapping[str, Any]) -> str:
-    """Hash of all that a check-up depends on: CPU and its flags, runtime's version, target file.
+def fingerprint(target: Target, found: CheckUp, machine: Mapping[str, Any]) -> str:
+    """Hash of all that a check-up depends on: CPU and its flags, runtime, target file, and device.
 
     Args:
         target: With its options and scheme.
-        version: Of the installed runtime.
+        found: Before any probe: the runtime's version, and what this machine lacks.
         machine: From `environment()["machine"]`.
     """
     return sha256_json({
         "probes": _PROBES_VERSION,
-        "version": version,
+        "version": found.version,
+        "problem": found.problem,
         "target": target.model_dump(mode="json"),
         "machine": {key: machine[key] for key in ("architecture", "cpu", "cpu_flags")},
     })  # fmt: skip

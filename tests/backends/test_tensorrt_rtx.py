@@ -199,17 +199,24 @@ except MissingDependencyError as e:
 
 
 SAID = (
-    "Layers:\nName: a_myl0_0, LayerType: gemm, Inputs: [ { Name: x, Datatype: Int8 }], Constants: "
-    "[ { Name: w, Datatype: Int8 }], Outputs: [ { Name: y, Datatype: Float }], TacticName: t, "
-    "StreamId: 0, Metadata: [ONNX Layer: conv][ONNX Layer: fc]\n"
+    "Layers:\nName: a_myl0_0, LayerType: gemm, Inputs: [ { Name: x, Dimensions: [1,8], Datatype: "
+    "Int8 }, { Name: y, Dimensions: [], Datatype: Half }], Constants: [ { Name: w, Dimensions: "
+    "[8,6], Datatype: Int8 }, { Name: b, Dimensions: [6], Datatype: Float }], Outputs: [ { Name: "
+    "z, Dimensions: [1,6], Datatype: Float }], TacticName: t, StreamId: 0, Metadata: [ONNX Layer: "
+    "conv][ONNX Layer: fc]\n"
+    "Name: b_myl0_1, LayerType: maxpool, Inputs: [ { Name: z, Datatype: Int8 }], Constants: [ { "
+    "Name: c, Datatype: Float }], Outputs: [ { Name: o, Datatype: Int8 }], TacticName: , "
+    "StreamId: 0, Metadata: \n"
 )
 
 
 def test_a_line_of_the_builders_list_is_a_kernel() -> None:
-    (kernel,) = kernels(SAID, Path("x.onnx"))
+    kernel, pool = kernels(SAID, Path("x.onnx"))
     assert (kernel.name, kernel.op, kernel.weights) == ("a_myl0_0", "gemm", "Int8")
-    assert (kernel.takes, kernel.makes) == (("Int8",), ("Float",))
+    assert (kernel.takes, kernel.makes) == (("Int8", "Half"), ("Float",))
     assert kernel.origins() == ["conv", "fc"]
+    assert (pool.op, pool.weights, pool.precision()) == ("maxpool", "", "int8")
+    assert (pool.takes, pool.makes, pool.metadata) == (("Int8",), ("Int8",), "")
 
 
 @pytest.mark.parametrize("said", ["", "Layers:\n", SAID + "Name: b, Kind: gemm\n"])

@@ -6,7 +6,9 @@ from typing import Any
 
 import pytest
 
+from edgekd.backends._contract import BACKENDS
 from edgekd.cli.main import run
+from edgekd.core.errors import MissingDependencyError, UnsupportedError
 from edgekd.core.target import shipped_folder
 from edgekd.profile import probe as probe_module
 
@@ -94,12 +96,10 @@ def test_the_table_is_whole_when_one_target_cannot_be_used(
 def test_a_missing_runtime_exits_with_3(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    from edgekd.core.errors import MissingDependencyError
-
-    def missing(target: object) -> str:
+    def missing(target: object) -> tuple[object, str]:
         raise MissingDependencyError("It needs a package.", todo="pip install it")
 
-    monkeypatch.setattr(probe_module, "check_runtime", missing)
+    monkeypatch.setattr(probe_module, "installed", missing)
     assert run(["doctor", "--target", ORT]) == 3
     assert "It needs a package.\n  to do:    pip install it\n" in capsys.readouterr().err
 
@@ -152,14 +152,59 @@ def test_no_such_target(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def test_without_a_name_a_target_of_another_machine_is_shown_and_no_failure(
-    few: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    few: list[str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
-    elsewhere = "rtx-tensorrt-int8"
+    elsewhere = "gpu-tensorrt-int8"
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.setattr("edgekd.backends._trtexec._USUAL_FOLDER", str(tmp_path))
     monkeypatch.setattr("edgekd.core.target.target_names", lambda: [elsewhere, ORT])
     assert run(["doctor"]) == 0
     captured = capsys.readouterr()
-    assert f"{elsewhere} (tensorrt_rtx)\ncannot be used here, see below\n" in captured.out
-    assert f"The target {elsewhere!r} cannot " in captured.err
-    assert run(["doctor", "--target", elsewhere]) in (3, 4)
+    assert f"{elsewhere} (tensorrt)\ncannot be used here, see below\n" in captured.out
+    assert f"The target {elsewhere!r} cannot run here." in captured.err
+    assert run(["doctor", "--target", elsewhere]) == 3
     monkeypatch.setattr("edgekd.core.target.target_names", lambda: [elsewhere])
-    assert run(["doctor"]) in (3, 4), "nothing can be used here"
+    assert run(["doctor"]) == 3, "nothing can be used here"
+
+
+def test_a_runtime_that_only_builds_here_shows_what_it_compiles(
+    few: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    try:
+        BACKENDS.get("tensorrt_rtx")
+    except MissingDependencyError as e:
+        pytest.skip(e.failed)
+    assert run(["doctor", "--target", "rtx-tensorrt-int8", "--json"]) == 4
+    captured = capsys.readouterr()
+    (one,) = json.loads(captured.out)["targets"]
+    assert {(row["op"], row["bits"]): row["verdict"] for row in one["rows"]} == {
+        ("linear", 8): "int8 kernel",
+        ("matmul", 4): "storage only",
+    }
+    assert one["version"]
+    assert "cannot be measured" in captured.err
+    assert run(["doctor", "--target", "rtx-tensorrt-int8"]) == 4
+    assert capsys.readouterr().out.endswith("cannot be measured here, see below\n")
+
+
+def test_the_cache_does_not_outlive_a_missing_device(
+    few: list[str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    def gone(self: object, target: object) -> None:
+        raise UnsupportedError("No device.")
+
+    command = ["doctor", "--target", ORT, "--cache", str(tmp_path / "cache.json"), "--json"]
+    with monkeypatch.context() as patch:
+        patch.setattr("edgekd.backends.onnxruntime.OnnxRuntime.check_machine", gone)
+        assert run(command) == 4
+    (one,) = json.loads(capsys.readouterr().out)["targets"]
+    assert (one["problem"], len(one["rows"])) == ("No device.", 2)
+    assert run(command) == 0
+    (one,) = json.loads(capsys.readouterr().out)["targets"]
+    assert (one["problem"], one["exit_code"]) == ("", 0)
