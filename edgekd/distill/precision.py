@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Literal
 import torch
 from torch import nn
 
+from edgekd.core.errors import RecipeError
 from edgekd.students._cost import measure_cost
 
 if TYPE_CHECKING:
@@ -59,10 +60,32 @@ def choose_precision(
 
 
 def wants_channels_last(settings: TrainSettings, module: nn.Module) -> bool:
-    """Whether images are kept channel by channel or pixel by pixel in memory."""
+    """Whether images are kept channel by channel or pixel by pixel in memory.
+
+    Raises:
+        RecipeError: The recipe insists on pixel by pixel, and a layer cannot be trained so.
+    """
+    unsafe = [name for name, layer in module.named_modules() if _overruns(layer)]
     if settings.channels_last == "auto":
-        return any(isinstance(layer, nn.Conv2d) for layer in module.modules())
+        return not unsafe and any(isinstance(layer, nn.Conv2d) for layer in module.modules())
+    if settings.channels_last and unsafe:
+        raise RecipeError(
+            f"The layer {unsafe[0]!r} cannot be trained with channels_last: true.",
+            expected="no 1x1 convolution with a stride whose input channels are no multiple of 8",
+            todo="leave channels_last at auto",
+        )
     return settings.channels_last
+
+
+def _overruns(layer: nn.Module) -> bool:
+    """Whether oneDNN writes beyond its memory in the layer's backward pass, pixel by pixel.
+
+    Seen with torch 2.13 on AVX2 CPUs (jit_1x1:avx2, backward_weights): 4 input channels abort the
+    process; wider ones that leave a part of a vector are not trusted either.
+    """
+    if not isinstance(layer, nn.Conv2d) or set(layer.kernel_size) != {1}:
+        return False
+    return max(layer.stride) > 1 and layer.in_channels // layer.groups % 8 != 0
 
 
 def memory_format(channels_last: bool) -> torch.memory_format:

@@ -3,12 +3,15 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+import torch
 from torch import nn
 
+from edgekd.core.errors import RecipeError
 from edgekd.distill.precision import (
     BFLOAT16_MIN_MACS,
     choose_precision,
     cpu_flags,
+    memory_format,
     wants_channels_last,
 )
 from edgekd.distill.settings import TrainSettings
@@ -66,6 +69,31 @@ def test_flags_are_read_from_the_system(tmp_path: Path) -> None:
 
 def test_channels_last_is_for_convolutions() -> None:
     perceptron = MLP().build(NetSpec((4,), 2))
-    assert wants_channels_last(TrainSettings(), _SMALL)
+    assert wants_channels_last(TrainSettings(), _LARGE)
     assert not wants_channels_last(TrainSettings(), perceptron)
-    assert not wants_channels_last(TrainSettings(channels_last=False), _SMALL)
+    assert not wants_channels_last(TrainSettings(channels_last=False), _LARGE)
+
+
+@pytest.mark.parametrize(("channels", "safe"), [(4, False), (12, False), (8, True), (32, True)])
+def test_a_strided_projection_of_odd_width_is_never_trained_pixel_by_pixel(
+    channels: int, safe: bool
+) -> None:
+    """oneDNN's AVX2 kernel overruns its memory there, and glibc aborts the process."""
+    net = nn.Sequential(nn.Conv2d(3, channels, 3), nn.Conv2d(channels, 8, 1, stride=2))
+    assert wants_channels_last(TrainSettings(), net) == safe
+    if safe:
+        assert wants_channels_last(TrainSettings(channels_last=True), net)
+    else:
+        with pytest.raises(RecipeError, match="The layer '1' cannot be trained"):
+            wants_channels_last(TrainSettings(channels_last=True), net)
+
+
+def test_such_a_projection_trains_as_chosen() -> None:
+    net = nn.Conv2d(4, 8, 1, stride=2)
+    layout = memory_format(wants_channels_last(TrainSettings(), net))
+    net.to(memory_format=layout)
+    for _ in range(50):
+        images = torch.randn(16, 4, 6, 6).contiguous(memory_format=layout)
+        net(images).square().sum().backward()
+    assert net.weight.grad is not None
+    assert torch.isfinite(net.weight.grad).all()
