@@ -11,7 +11,7 @@ from edgekd.backends._kernels import UNKNOWN_REASON
 from edgekd.backends._onnx_specs import input_specs
 from edgekd.backends._runtime import installed
 from edgekd.core.config import Config
-from edgekd.core.errors import DataError, MissingDependencyError, UnsupportedError
+from edgekd.core.errors import DataError, DeviceError, MissingDependencyError, UnsupportedError
 from edgekd.profile.inputs import make_feeds
 from edgekd.profile.probe_models import PROBED, Granularity, probe_model
 
@@ -88,7 +88,7 @@ def runtime_problem(target: Target) -> CheckUp:
     try:
         backend, version = installed(target)
         backend.check_machine(target)
-    except (MissingDependencyError, UnsupportedError) as e:
+    except (DeviceError, MissingDependencyError, UnsupportedError) as e:
         return CheckUp(
             target=target.name,
             backend=target.backend,

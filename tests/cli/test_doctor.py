@@ -208,3 +208,21 @@ def test_the_cache_does_not_outlive_a_missing_device(
     assert run(command) == 0
     (one,) = json.loads(capsys.readouterr().out)["targets"]
     assert (one["problem"], one["exit_code"]) == ("", 0)
+
+
+def test_a_program_that_is_broken_hides_no_other_target(
+    few: list[str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    program = tmp_path / "trtexec"
+    program.write_text("#!/bin/sh\necho broken\n")
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:/bin:/usr/bin")
+    names = ["gpu-tensorrt-int8", ORT]
+    assert run(["doctor", *(f"--target={name}" for name in names), "--json"]) == 6
+    captured = capsys.readouterr()
+    broken, usable = json.loads(captured.out)["targets"]
+    assert (broken["exit_code"], broken["rows"], len(usable["rows"])) == (6, [], 2)
+    assert "trtexec does not tell its version" in captured.err
