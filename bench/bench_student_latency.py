@@ -4,9 +4,9 @@
     python bench/bench_student_latency.py --smoke    # seconds: does it still run?
 
 Each student is exported in float, in int8 and with 2-bit weights that both runtimes unpack into
-their int8 kernels; all files of a student are timed in turns in one process, one thread, one image.
-Weights are random: no kernel takes longer for one than for another, and what they compute is not
-looked at here. Every sample is kept in runs/student_latency.json.
+their int8 kernels; all files of a student are timed in turns in one process, one thread, one
+image. Weights are random: no kernel takes longer for one than for another, and what they compute
+is not looked at here. Every sample is kept in runs/student_latency.json.
 """
 
 from __future__ import annotations
