@@ -15,6 +15,7 @@ from edgekd import __version__
 from edgekd.cli._interrupt import lasting_interrupts
 from edgekd.cli.build import build
 from edgekd.cli.compress import compress
+from edgekd.cli.device import device
 from edgekd.cli.doctor import doctor
 from edgekd.cli.drift import drift
 from edgekd.cli.explain import explain
@@ -58,6 +59,7 @@ app.command(short_help="The same file under two versions of a runtime.")(drift)
 app.command(short_help="Before any training: what this machine's runtimes can do.")(doctor)
 app.command(short_help="Make what a target loads, also for a GPU that is not here.")(build)
 app.command("list")(list_plugins)
+app.add_typer(device, name="device", short_help="Devices of your own: add, list, check, learn.")
 
 
 def _version(wanted: bool) -> None:

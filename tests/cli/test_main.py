@@ -50,7 +50,7 @@ def failing(monkeypatch: pytest.MonkeyPatch) -> Callable[[BaseException], None]:
 def test_help_names_every_command_and_exit_code(capsys: pytest.CaptureFixture[str]) -> None:
     assert main.run(["--help"]) == 0
     text = " ".join(capsys.readouterr().out.split())
-    for command in ("compress", "init", "profile", "explain", "doctor", "build", "list"):
+    for command in ("compress", "init", "profile", "explain", "doctor", "build", "list", "device"):
         assert f" {command} " in text
     for code in ("0 met", "1 budget missed", "2 recipe or usage", "7 inconclusive", "70 a bug"):
         assert code in text

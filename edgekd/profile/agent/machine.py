@@ -42,6 +42,11 @@ def usable_cores() -> int:
     return len(os.sched_getaffinity(0))
 
 
+def memory_bytes() -> int:
+    """Of the whole machine."""
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+
+
 def versions(packages: Iterable[str]) -> dict[str, str | None]:
     """Of installed packages, without importing them; None where one is not installed."""
     found: dict[str, str | None] = {}

@@ -69,7 +69,7 @@ def _describe(request: Mapping[str, Any], folder: Path) -> dict[str, Any]:
         "environment": _environment(),
         "runtimes": machine.versions(request["packages"]),
         "free_bytes": usage.free,
-        "memory_bytes": os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"),
+        "memory_bytes": machine.memory_bytes(),
     }
 
 

@@ -7,7 +7,14 @@ import math
 from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import numpy as np
-from pydantic import BaseModel, Field, JsonValue, StringConstraints, ValidationError
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    Field,
+    JsonValue,
+    StringConstraints,
+    ValidationError,
+)
 
 from edgekd.core.config import Config
 from edgekd.profile.agent.arrays import unpack
@@ -16,17 +23,27 @@ from edgekd.profile.memory import MemoryFigure
 from edgekd.profile.transports._stream import NonsenseError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
     from numpy.typing import NDArray
 
     from edgekd.profile.agent.timing import Rule
 
 _Model = TypeVar("_Model", bound=BaseModel)
+#: whose versions a device is asked for
+PACKAGES = ("numpy", "onnxruntime", "openvino")
 _STATE_BYTES = 1 << 14
 #: clocks of two machines may run this much apart
 _CLOCKS = 1.05
-_Word = Annotated[str, StringConstraints(max_length=200, pattern=r"^[ -~]*$")]
+
+
+def _tame(text: str) -> str:
+    if not text.isprintable():
+        raise ValueError("a character that is not to be printed")
+    return text
+
+
+_Word = Annotated[str, StringConstraints(max_length=200), AfterValidator(_tame)]
 _Count = Annotated[int, Field(ge=0, le=2**60)]
 
 
@@ -111,9 +128,21 @@ def plain(model: type[_Model], answer: Mapping[str, Any]) -> _Model:
         where = e.errors()[0]["loc"] if isinstance(e, ValidationError) else ("depth",)
         raise NonsenseError(f"an answer with a wrong {'.'.join(map(str, where))[:100]}") from e
     environment = getattr(made, "environment", None)
-    if environment is not None and len(json.dumps(environment.state)) > _STATE_BYTES:
-        raise NonsenseError("a state of many bytes")
+    if environment is not None:
+        if len(json.dumps(environment.state)) > _STATE_BYTES:
+            raise NonsenseError("a state of many bytes")
+        if not all(text.isprintable() for text in _texts(environment.state)):
+            raise NonsenseError("a state that is not to be printed")
     return made
+
+
+def _texts(value: Any) -> Iterator[str]:
+    """Every text in a JSON value, keys aside."""
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, dict | list):
+        for inner in value.values() if isinstance(value, dict) else value:
+            yield from _texts(inner)
 
 
 def samples_of(

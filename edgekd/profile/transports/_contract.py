@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from edgekd.profile.measure import MeasureRule
     from edgekd.profile.memory import MemoryFigure
     from edgekd.profile.sustained import Sustained
+    from edgekd.profile.transports._answers import Described
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -49,6 +50,9 @@ class Device(Protocol):
     Raises:
         DeviceError: From every method: the device cannot be reached or does not do its part.
     """
+
+    def describe(self) -> Described:
+        """Everything that it says about itself."""
 
     def environment(self) -> dict[str, Any]:
         """``machine``, ``versions`` and ``state`` of the device."""

@@ -42,7 +42,6 @@ if TYPE_CHECKING:
     Arrays = Mapping[str, NDArray[np.generic]]
 
 T = TypeVar("T")
-_PACKAGES = ("numpy", "onnxruntime", "openvino")
 _ARRAY_BYTES = 1 << 31
 _SAMPLE_BYTES = 8
 #: no inference takes less, and no block is resized so often; bounds what a device may send
@@ -78,7 +77,7 @@ class RemoteDevice:
             "describe",
             (),
             lambda answer, _: answers.plain(answers.Described, answer),
-            {"packages": list(_PACKAGES)},
+            {"packages": list(answers.PACKAGES)},
             most_bytes=0,
         )
 

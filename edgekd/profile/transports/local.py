@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import tempfile
 from contextlib import ExitStack
 from pathlib import Path
@@ -11,11 +12,13 @@ from typing import TYPE_CHECKING, Any, Self
 from edgekd.backends._contract import BACKENDS
 from edgekd.backends._runtime import check_runtime
 from edgekd.core.config import Config
+from edgekd.profile.agent.machine import memory_bytes, versions
 from edgekd.profile.environment import environment
 from edgekd.profile.inputs import save_feeds
 from edgekd.profile.measure import Subject, measure
 from edgekd.profile.memory import peak_memory
 from edgekd.profile.sustained import sustain
+from edgekd.profile.transports._answers import PACKAGES, Described, Environment
 from edgekd.profile.transports._contract import TRANSPORTS
 
 if TYPE_CHECKING:
@@ -56,6 +59,15 @@ class LocalDevice:
     def __exit__(self, *exc: object) -> None:
         self._sessions.clear()
         self._stack.close()
+
+    def describe(self) -> Described:
+        """See the contract."""
+        return Described(
+            environment=Environment.model_validate(environment()),
+            runtimes=versions(PACKAGES),
+            free_bytes=shutil.disk_usage(tempfile.gettempdir()).free,
+            memory_bytes=memory_bytes(),
+        )
 
     def environment(self) -> dict[str, Any]:
         """See the contract."""
@@ -106,7 +118,7 @@ class LocalDevice:
 
     def _session(self, path: Path, target: Target) -> Session:
         options = json.dumps(target.options, sort_keys=True)
-        key = (path, target.backend, target.conditions.threads, options)
+        key = (path, target.backend, target.processor, target.conditions.threads, options)
         if key not in self._sessions:
             backend = BACKENDS.get(target.backend)()
             session = backend.open(path, target, threads=target.conditions.threads)

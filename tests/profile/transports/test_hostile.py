@@ -130,6 +130,10 @@ LIES: dict[str, tuple[bytes, str]] = {
         timed([1000] * 64, {**ENVIRONMENT, "machine": {**MACHINE, "cpu": "x" * 2**16}}),
         "a wrong environment.machine.cpu",
     ),
+    "a state of control characters": (
+        timed([1000] * 64, {**ENVIRONMENT, "state": {"governor": ["\x1b[2J"]}}),
+        "a state that is not to be printed",
+    ),
     "a state of a megabyte": (timed([1000] * 64, STATE_OF_A_MEGABYTE), "a state of many bytes"),
 }  # fmt: skip
 
