@@ -160,7 +160,6 @@ class Parts:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        folder.mkdir(parents=True, exist_ok=True)
 
     def result(self, name: str) -> dict[str, Any] | None:
         path = self.folder / f"{name}.json"

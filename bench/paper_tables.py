@@ -43,9 +43,10 @@ class Row:
         """Points against the float student of the same seed, mean."""
         return fmean(self.losses)
 
-    def cells(self, kb: str | None) -> list[str]:
+    def cells(self, kb: str | None = None) -> list[str]:
+        """Accuracy, points lost, kB (the largest, unless given) and seeds."""
         spread = f" ({min(self.scores):.2f} to {max(self.scores):.2f})" if self.scores[1:] else ""
-        size = f"{self.sizes[0] / 1000:.1f}"
+        size = kb or f"{max(self.sizes) / 1000:.1f}"
         return [
             f"{fmean(self.scores):.2f}{spread}",
             f"{self.loss:.2f}",
@@ -80,6 +81,10 @@ def paper_table(parts: Parts) -> str:
                 for m, row in rows.items()
             ]
             verdicts += _verdicts(title, bits, rows)
+        longer, low = (Row(parts, student, *which) for which in (("longer", 32), ("best", 2)))
+        if longer.losses and low.losses:
+            text = f"{low.losses[0] - longer.losses[0]:.2f} points (seed {SEEDS[student][0]})"
+            verdicts.append(f"- {title}: against float trained on as long, 2 bits lose {text}.")
     return "\n".join([*lines, "", *verdicts])
 
 
