@@ -14,6 +14,7 @@ from torch import fx, nn
 
 from edgekd.core.errors import UnsupportedError
 from edgekd.core.types import QuantizedStudent, Scheme
+from edgekd.export.compact import compact, derive_bias_scales
 from edgekd.export.emit import CODES, GRID_SCALE, EmitGlobalPool, EmitGrid, EmitLayer
 from edgekd.export.storage import Stored, store
 
@@ -26,8 +27,8 @@ IR_VERSION = 10
 #: QuantizeLinear saturates at the ends of int8 or uint8, so a narrower grid would not be the same
 _GRID_BITS = 8
 _SPATIAL = ((2, 3), (-2, -1))
-#: suffix of a tensor on a grid, after DequantizeLinear
-_REAL = "/real"
+#: suffixes of a tensor on a grid after DequantizeLinear, and of the node that puts it there
+_REAL, _QUANTIZE = "/real", "/q"
 
 
 def float_model(
@@ -65,17 +66,17 @@ def quantized_model(
     )
 
 
-def with_taps(model: bytes, names: list[str]) -> tuple[bytes, list[str]]:
-    """The model with the tensors on a grid as further outputs, and the names it really has."""
+def with_taps(model: bytes) -> tuple[bytes, list[str]]:
+    """The model with the tensors on a grid as further outputs, and their names, in order."""
     import onnx
 
     proto = onnx.load_from_string(model)
-    made = {output for node in proto.graph.node for output in node.output}
-    present = [name for name in names if name + _REAL in made]
-    for name in present:
+    made = [output for node in proto.graph.node for output in node.output]
+    names = [output.removesuffix(_REAL) for output in made if output.endswith(_REAL)]
+    for name in names:
         info = onnx.helper.make_tensor_value_info(name + _REAL, onnx.TensorProto.FLOAT, None)
         proto.graph.output.append(info)
-    return proto.SerializeToString(), present
+    return proto.SerializeToString(), names
 
 
 def _check_grids(student: QuantizedStudent) -> None:
@@ -187,15 +188,16 @@ def _finished(proto: Any, weights: Mapping[str, Stored]) -> bytes:
     proto.ir_version = IR_VERSION
     proto.producer_name, proto.producer_version = "edgekd", ""
     graph = proto.graph
-    graph.name, graph.doc_string = "edgekd", ""
-    del graph.value_info[:]  # stack traces and shapes; runtimes infer the shapes again
-    for item in (*graph.node, *graph.input, *graph.output, *graph.initializer):
-        del item.metadata_props[:]
-        item.doc_string = ""
-    del proto.metadata_props[:]
+    graph.name = "edgekd"
     _name_nodes(graph)
     _own_zero_points(graph)
+    derive_bias_scales(graph)
     store(proto, weights)
+    compact(
+        proto,
+        keep_node=lambda node: node.op_type != "DequantizeLinear",
+        keep_tensor=lambda name: name.endswith((_REAL, f".{CODES}")),
+    )
     onnx.checker.check_model(proto, full_check=True)
     data: bytes = proto.SerializeToString(deterministic=True)
     return data
@@ -220,7 +222,7 @@ def _own_zero_points(graph: Any) -> None:
         if name in taken:
             own = graph.initializer.add()
             own.CopyFrom(stored[name])
-            node.input[2] = own.name = f"{node.name}/zero_point"
+            node.input[2] = own.name = f"{node.output[0]}/zero_point"
         taken.add(name)
 
 
@@ -232,32 +234,24 @@ def _name_nodes(graph: Any) -> None:
     for node in graph.node:
         owner = _owner(node, makers)
         if owner is None:
+            node.name = node.name.removeprefix("node_")
             continue
         repeats = uses[owner + node.op_type] = uses.get(owner + node.op_type, 0) + 1
-        suffix = f"#{repeats}" if repeats > 1 else ""
-        if node.op_type in ("QuantizeLinear", "DequantizeLinear"):
-            node.name = f"{owner}/{node.op_type}{suffix}"
-            if node.op_type == "DequantizeLinear" and _parameter(node.input[1], GRID_SCALE):
-                renamed[node.output[0]] = owner + suffix
-        else:
-            node.name = owner + suffix
-    taken = {i.name for i in graph.input} | {o.name for o in graph.output}
+        owner += f"#{repeats}" if repeats > 1 else ""
+        if node.op_type == "DequantizeLinear":
+            renamed[node.output[0]] = owner + _REAL
+        node.name = owner + (_QUANTIZE if node.op_type == "QuantizeLinear" else "")
+    outputs = {o.name for o in graph.output}
     for node in graph.node:
         for names in (node.input, node.output):
-            for index, name in enumerate(names):
-                new = renamed.get(name)
-                if new is not None and name not in taken:
-                    names[index] = new + _REAL
+            names[:] = [n if n in outputs else renamed.get(n, n) for n in names]
 
 
 def _owner(node: Any, makers: dict[str, Any]) -> str | None:
     """Path of the layer or name of the fx node that an ONNX node belongs to."""
     if node.op_type in ("QuantizeLinear", "DequantizeLinear"):
-        owner = _parameter(node.input[1], GRID_SCALE)
-        if owner is not None:
-            return owner.removesuffix("_grid")
-        layer = _parameter(node.input[0], CODES)
-        return None if layer is None else f"{layer}.weight"
+        grid = _parameter(node.input[1], GRID_SCALE)
+        return None if grid is None else grid.removesuffix("_grid")
     for name in node.input[1:]:
         maker = makers.get(name)
         source = maker.input[0] if maker is not None else name

@@ -135,7 +135,7 @@ def reference_form(model: bytes, *, samples: int, tolerance: Tolerance) -> Form:
         return np.concatenate([out[0] for out in evaluate(model, inputs)])[: len(inputs)]
 
     def taps(inputs: Floats) -> Taps:
-        tapped, names = with_taps(model, _grid_names(model))
+        tapped, names = with_taps(model)
         outs = evaluate(tapped, inputs)
         return {
             n: np.concatenate([out[i + 1] for out in outs])[: len(inputs)]
@@ -167,7 +167,7 @@ def runtime_form(
         }
 
     def taps(inputs: Floats) -> Taps:
-        tapped, names = with_taps(model, _grid_names(model))
+        tapped, names = with_taps(model)
         with tempfile.TemporaryDirectory() as folder:
             built = backend.build(tapped, target, Path(folder) / "tapped")
             values = list(outputs(built, inputs).values())
@@ -231,18 +231,6 @@ def _broken(form: Form, reference: Form, rung: RungResult, inputs: Floats) -> Pa
         if layer
         else "all activations on a grid agree; look at the last layer",
     )
-
-
-def _grid_names(model: bytes) -> list[str]:
-    """Names of the activations on a grid, in execution order."""
-    import onnx
-
-    names = [
-        node.name.removesuffix("/DequantizeLinear")
-        for node in onnx.load_from_string(model).graph.node
-        if node.op_type == "DequantizeLinear"
-    ]
-    return list(dict.fromkeys(names))
 
 
 def _batches(inputs: Floats, size: int) -> list[Floats]:

@@ -64,17 +64,25 @@ def store(proto: Any, weights: Mapping[str, Stored]) -> None:
     """
     graph = proto.graph
     made = _Nodes(graph)
+    unpacked: dict[str, str] = {}  # a layer that is called twice is stored once
+    replaced: dict[str, str] = {}
     for node in list(graph.node):
-        if node.domain == DOMAIN and node.op_type == WEIGHT:
-            layer = node.input[0].removesuffix(CODES)
+        in_float = node.domain == DOMAIN and node.op_type == WEIGHT
+        layer = node.input[0].removesuffix(CODES) if node.input else ""
+        stored = weights.get(layer) if in_float or node.op_type == "DequantizeLinear" else None
+        if stored is None or not (in_float or stored.encoding.bits < _BYTE):
+            continue
+        if layer not in unpacked:
             _take(graph.initializer, node.input[0])
-            made.floats(layer, weights[layer], node.output[0])
+            make = made.floats if in_float else made.integers
+            unpacked[layer] = make(layer + CODES, stored)
+        if in_float:
+            replaced[node.output[0]] = unpacked[layer]
             graph.node.remove(node)
-    for initializer in list(graph.initializer):
-        stored = weights.get(initializer.name.removesuffix(CODES))
-        if stored is not None and stored.encoding.bits < _BYTE:
-            graph.initializer.remove(initializer)
-            made.integers(initializer.name, stored)
+        else:
+            node.input[0] = unpacked[layer]
+    for node in graph.node:
+        node.input[:] = [replaced.get(name, name) for name in node.input]
     made.prepend()
     for domain in [o for o in proto.opset_import if o.domain == DOMAIN]:
         proto.opset_import.remove(domain)
@@ -110,18 +118,17 @@ class _Nodes:
         del self.graph.node[:]
         self.graph.node.extend(self.nodes)
 
-    def integers(self, output: str, stored: Stored) -> None:
-        """The int8 tensor `output` in the weight's shape."""
+    def integers(self, name: str, stored: Stored) -> str:
+        """The int8 tensor in the weight's shape; `name` is for its packed codes."""
         found = integer_levels(stored.encoding)
         assert found is not None  # otherwise torch was given a WEIGHT node
-        flat = self._looked_up(stored.codes, stored.encoding.bits, found[0], output + ".packed")
-        self._reshaped(flat, stored.codes.shape, output)
+        flat = self._looked_up(stored.codes, stored.encoding.bits, found[0], name)
+        return self._reshaped(flat, stored.codes.shape)
 
-    def floats(self, layer: str, stored: Stored, output: str) -> None:
-        """The float32 tensor `output`: ``(points[code] - zero_point) * scale + offset``."""
+    def floats(self, name: str, stored: Stored) -> str:
+        """The float32 tensor ``(levels[code] - zero_point) * scale + offset``."""
         codes, encoding = stored.codes, stored.encoding
         shape, groups = _aligned(codes.shape, encoding.granularity)
-        name = f"{layer}{CODES}.packed"
         values = self._looked_up(codes, encoding.bits, levels(encoding), name)
         missing = int(np.prod(shape)) - codes.size
         if missing:
@@ -136,7 +143,7 @@ class _Nodes:
             values = self.node("Add", values, self.constant(encoding.offset.reshape(groups)))
         if missing:
             values = self._first(values, codes.size)
-        self._reshaped(values, codes.shape, output)
+        return self._reshaped(values, codes.shape)
 
     def _looked_up(
         self, codes: NDArray[np.integer], bits: int, table: NDArray[Any], name: str
@@ -164,14 +171,14 @@ class _Nodes:
         ends = self.constant(np.array([0])), self.constant(np.array([count]))
         return self.node("Slice", flat, *ends)
 
-    def _reshaped(self, values: str, shape: tuple[int, ...], output: str = "") -> str:
-        return self.node("Reshape", values, self.constant(np.array(shape)), output=output)
+    def _reshaped(self, values: str, shape: tuple[int, ...]) -> str:
+        return self.node("Reshape", values, self.constant(np.array(shape)))
 
-    def node(self, op: str, *inputs: str, output: str = "", **attributes: Any) -> str:
+    def node(self, op: str, *inputs: str, **attributes: Any) -> str:
         """Add a node; returns the tensor that it makes."""
         from onnx import helper
 
-        output = output or f"unpacked_{len(self.nodes)}"
+        output = f"unpacked_{len(self.nodes)}"
         types = {k: _element(v) if isinstance(v, np.dtype) else v for k, v in attributes.items()}
         self.nodes.append(helper.make_node(op, inputs, [output], **types))
         return output

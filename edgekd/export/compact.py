@@ -1,0 +1,107 @@
+"""Takes out of a model what no runtime needs: a 2-bit student is not larger for its names."""
+
+from __future__ import annotations
+
+import string
+from itertools import count
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+_DEQUANTIZE = "DequantizeLinear"
+_LETTERS = string.ascii_letters
+#: attributes that mean nothing where all their entries are this number (ONNX Conv, MaxPool)
+_NEUTRAL = {"dilations": 1, "strides": 1, "pads": 0}
+
+
+def compact(
+    proto: Any, *, keep_node: Callable[[Any], bool], keep_tensor: Callable[[str], bool]
+) -> None:
+    """Strip a model in place; it computes the same.
+
+    Args:
+        proto: An ``onnx.ModelProto`` without branches or loops.
+        keep_node: Whether a node's name tells a reader something; the others lose theirs.
+        keep_tensor: Likewise for tensors, which get a short name instead.
+    """
+    graph = proto.graph
+    del proto.metadata_props[:], graph.metadata_props[:]
+    # stack traces and shapes; runtimes infer the shapes again
+    del graph.value_info[:]
+    for item in (graph, *graph.node, *graph.input, *graph.output, *graph.initializer):
+        del item.metadata_props[:]
+        item.ClearField("doc_string")
+    for node in graph.node:
+        _drop_defaults(node, {o.domain: o.version for o in proto.opset_import})
+        if not keep_node(node):
+            node.ClearField("name")
+    _shorten(graph, keep_tensor)
+
+
+def derive_bias_scales(graph: Any) -> None:
+    """Let runtimes multiply ``input scale * weight scale`` when they load the file, in place.
+
+    The product is what an int32 bias is scaled by; two of the three need no bytes.
+    """
+    from onnx import helper, numpy_helper
+
+    makers = {output: node for node in graph.node for output in node.output}
+    constants = {i.name: i for i in graph.initializer}
+    products = []
+    for node in graph.node:
+        decoded = [makers.get(name) for name in node.input]
+        if len(decoded) != 3 or {getattr(n, "op_type", "") for n in decoded} != {_DEQUANTIZE}:
+            continue
+        scales = [n.input[1] for n in decoded if n is not None]
+        if not all(name in constants for name in scales):
+            continue
+        value, weight, bias = (numpy_helper.to_array(constants[name]) for name in scales)
+        if bias.ndim and np.array_equal(value * weight, bias):
+            product = f"{node.name}/bias_scale"
+            products.append(helper.make_node("Mul", scales[:2], [product]))
+            makers[node.input[2]].input[1] = product
+    used = {name for node in graph.node for name in node.input}
+    for name in constants.keys() - used:
+        graph.initializer.remove(constants[name])
+    nodes = [*products, *graph.node]
+    del graph.node[:]
+    graph.node.extend(nodes)
+
+
+def _drop_defaults(node: Any, opsets: dict[str, int]) -> None:
+    from onnx import defs
+
+    known = defs.get_schema(node.op_type, opsets[node.domain], node.domain).attributes
+    for attribute in list(node.attribute):
+        default = known[attribute.name].default_value
+        same = default.type == attribute.type and default == attribute
+        neutral = _NEUTRAL.get(attribute.name)
+        if same or (neutral is not None and set(attribute.ints) == {neutral}):
+            node.attribute.remove(attribute)
+
+
+def _shorten(graph: Any, keep: Callable[[str], bool]) -> None:
+    kept = {item.name for item in (*graph.input, *graph.output)}
+    names = [i.name for i in graph.initializer] + [o for n in graph.node for o in n.output]
+    kept |= {name for name in names if keep(name)}
+    short = (name for name in _short_names() if name not in kept)
+    renamed = {name: next(short) for name in dict.fromkeys(names) if name and name not in kept}
+    for initializer in graph.initializer:
+        initializer.name = renamed.get(initializer.name, initializer.name)
+    for node in graph.node:
+        for tensors in (node.input, node.output):
+            tensors[:] = [renamed.get(name, name) for name in tensors]
+
+
+def _short_names() -> Iterator[str]:
+    """Letters from a to Z, then pairs from aa to ZZ, and so on."""
+    for number in count():
+        name, rest = "", number
+        while not name or rest >= 0:
+            rest, letter = divmod(rest, len(_LETTERS))
+            name += _LETTERS[letter]
+            rest -= 1
+        yield name
