@@ -68,6 +68,7 @@ def compress(
 
 def _run(job: Job, command: str) -> Report:
     check.check_views(job)
+    check.check_bits(job)
     teacher = teach.teacher(job)
     check.check_trainings(job, teacher)
     floats = learn.float_students(job, teacher)

@@ -12,9 +12,11 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from rich.console import Group
+    from rich.table import Table
 
     from edgekd.core.progress import Progress
     from edgekd.core.target import Target
+    from edgekd.core.types import Holds
     from edgekd.profile.probe import CheckUp
 
 
@@ -48,13 +50,18 @@ def doctor(
         plain = {
             "machine": where["machine"],
             "versions": where["versions"],
-            "targets": [one.model_dump(mode="json") for one in found],
+            "targets": [
+                {**one.model_dump(mode="json"), "holds": t.scheme and t.scheme.holds.model_dump()}
+                for t, one in zip(targets, found, strict=True)
+            ],
         }
         print(json.dumps(plain, indent=2, allow_nan=False))
     else:
         stdout().print(machine(where["machine"]), markup=False, soft_wrap=True)
-        for one in found:
+        for t, one in zip(targets, found, strict=True):
             stdout().print(table(one))
+            if t.scheme is not None:
+                stdout().print(holding(t.scheme.holds))
     problems = [one for one in found if one.exit_code]
     for one in problems:
         print(one.problem, file=sys.stderr)
@@ -98,6 +105,16 @@ def machine(facts: Mapping[str, Any]) -> str:
     """The CPU in one line."""
     flags = " ".join(facts["cpu_flags"]) or "no instruction sets that edgekd knows"
     return f"{facts['cpu']}, {facts['cores_usable']} cores usable: {flags}"
+
+
+def holding(holds: Holds) -> Table:
+    """Which bits a target computes and stores at their real size."""
+    from rich.table import Table
+
+    made = Table("layers", "bits in int8 kernels", "bits stored, computed in float")
+    for name, held in (("conv", holds.conv), ("linear", holds.matmul)):
+        made.add_row(name, *(" ".join(map(str, b)) or "none" for b in (held.kernel, held.storage)))
+    return made
 
 
 def table(one: CheckUp) -> Group:

@@ -109,6 +109,38 @@ Encoding = Affine | Codebook
 
 
 # ---------------------------------------------------------------- schemes, students, artifacts
+Bits = Annotated[int, Field(ge=1, le=8)]
+_ALL_BITS = tuple(range(1, 9))
+
+
+class Widths(Config):
+    """Bits per weight that a target holds at their real size.
+
+    Attributes:
+        kernel: Those that run in int8 kernels, where a weight is an integer times one scale per
+            output channel or per tensor.
+        storage: Those that may be anything else (blocks, offsets, codebooks) and are decoded to
+            float when the file is loaded.
+    """
+
+    kernel: tuple[Bits, ...] = _ALL_BITS
+    storage: tuple[Bits, ...] = _ALL_BITS
+
+
+class Holds(Config):
+    """What a target holds, seen by running it; a test keeps it true.
+
+    Attributes:
+        activations: Bits of the tensors between layers; they may always be float.
+        conv: Of convolutions.
+        matmul: Of linear layers.
+    """
+
+    activations: tuple[Bits, ...] = (8,)
+    conv: Widths = Widths()
+    matmul: Widths = Widths()
+
+
 class Scheme(Config):
     """How one target wants integers stored; part of a target file.
 
@@ -118,6 +150,7 @@ class Scheme(Config):
         weight_granularity: Scale per output channel or per tensor.
         bias: int32 behind a DequantizeLinear, or float32.
         opset: ONNX opset of the file.
+        holds: Which bits it can store and compute.
     """
 
     activations: Literal["uint8", "int8"]
@@ -125,6 +158,7 @@ class Scheme(Config):
     weight_granularity: Literal["per_channel", "per_tensor"] = "per_channel"
     bias: Literal["int32", "float32"]
     opset: Annotated[int, Field(ge=13, le=25)] = 20
+    holds: Holds = Holds()
 
     @property
     def training_key(self) -> str:

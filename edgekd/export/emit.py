@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from edgekd.core.types import Affine, Scheme
-from edgekd.export.storage import DOMAIN, WEIGHT, Stored, kernel_integers
+from edgekd.export.storage import DOMAIN, WEIGHT, Stored, form, kernel_integers
 from edgekd.numerics.encoding import decode
 
 if TYPE_CHECKING:
@@ -88,7 +88,9 @@ class EmitLayer(nn.Module):
         # the float weights are gone from the file: only their codes are stored
         source.weight, source.bias = None, None
         self.register_buffer("bias_codes", None)
-        kernel = kernel_integers(stored) if input_scale is not None else None
+        held = scheme.holds.matmul if isinstance(layer, nn.Linear) else scheme.holds.conv
+        runs_as = form(stored, held, in_float=input_scale is None)
+        kernel = kernel_integers(stored) if runs_as == "kernel" else None
         self.in_float = kernel is None
         if kernel is None or input_scale is None:
             # they only hold the place of the codes at their real width

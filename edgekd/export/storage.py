@@ -12,7 +12,7 @@ loading, and would then find no int8 weights.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
@@ -27,9 +27,10 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from edgekd.core.types import Encoding
+    from edgekd.core.types import Encoding, Widths
     from edgekd.numerics.groups import Floats, Granularity
 
+Form = Literal["kernel", "storage only"]
 #: stands for a weight whose encoding no integer kernel computes, until `store` replaces it
 DOMAIN, WEIGHT = "edgekd", "Weight"
 #: suffix of the initializer that holds a layer's codes
@@ -98,6 +99,20 @@ def kernel_integers(stored: Stored) -> tuple[NDArray[np.int8], Floats] | None:
         return None
     table, scale = found
     return table[stored.codes & ((1 << encoding.bits) - 1)], scale
+
+
+def form(stored: Stored, held: Widths, *, in_float: bool) -> Form | None:
+    """How a target stores a weight at its real size; None where it cannot.
+
+    Args:
+        stored: The weight.
+        held: What the target holds, for this kind of layer.
+        in_float: The layer's input is float, so that no integer kernel can run.
+    """
+    bits = stored.encoding.bits
+    if not in_float and bits in held.kernel and kernel_integers(stored) is not None:
+        return "kernel"
+    return "storage only" if bits in held.storage else None
 
 
 def _take(initializers: Any, name: str) -> None:

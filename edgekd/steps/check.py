@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
+from torch import nn
 
+from edgekd.core.errors import UnsupportedError
 from edgekd.distill.augment import check_augment
 from edgekd.distill.objectives._contract import LOGITS
 from edgekd.distill.step import Stepper
+from edgekd.export.storage import Stored, form
+from edgekd.quantize.convert import granularity_for
 from edgekd.quantize.fold import fold_batch_norms, trace
-from edgekd.quantize.mixed import budget_bytes, offers
+from edgekd.quantize.mixed import budget_bytes, offers, with_bits
 from edgekd.quantize.placement import place
 from edgekd.steps.learn import build_student
 from edgekd.steps.teach import listens
@@ -19,10 +23,13 @@ from edgekd.steps.teach import listens
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from torch import nn
-
+    from edgekd.core.types import Scheme, Widths
     from edgekd.distill.objectives._contract import Objective
     from edgekd.distill.settings import TrainSettings
+    from edgekd.numerics.groups import Granularity
+    from edgekd.quantize.placement import Placement
+    from edgekd.quantize.quantizers._contract import Quantizer
+    from edgekd.quantize.settings import QuantizeSettings
     from edgekd.steps.job import Job
     from edgekd.steps.teach import ScoredTeacher
 
@@ -39,6 +46,67 @@ def check_views(job: Job) -> None:
     for settings in (recipe.teacher.train, recipe.distill, recipe.quantize.train):
         if settings is not None:
             check_augment(settings.augment, job.data.input_shape)
+
+
+def check_bits(job: Job) -> None:
+    """Refuse bits that a target can neither compute nor store, before anything is trained.
+
+    Raises:
+        RecipeError: A rule matches no layer.
+        UnsupportedError: A target does not hold the bits of a layer or of its activations.
+    """
+    section = job.recipe.quantize
+    schemes = {t.name: t.scheme for t in job.targets if t.scheme is not None}
+    if not schemes:
+        return
+    graph = fold_batch_norms(trace(build_student(job, job.recipe.seed)))
+    placement = place(graph, rules=section.placed_rules())
+    in_float = section.activation_bits == "float"
+    for target, scheme in schemes.items():
+        if not in_float and section.activation_bits not in scheme.holds.activations:
+            raise UnsupportedError(
+                f"{target} has no kernel for activations of {section.activation_bits} bits.",
+                expected=f"{_listed(scheme.holds.activations)} bits, or float",
+                got=f"quantize.activation_bits: {section.activation_bits}",
+                todo="change it, or take another target",
+            )
+        for path in placement.weights:
+            layer: Any = graph.get_submodule(path)
+            held = scheme.holds.matmul if isinstance(layer, nn.Linear) else scheme.holds.conv
+            for quantizer, granularity in _quantizers(section, scheme, placement, path):
+                if quantizer.bits in held.storage:
+                    continue
+                weight = layer.weight.detach().numpy()
+                stored = Stored.of(weight, quantizer.encode(weight, granularity))
+                if form(stored, held, in_float=in_float) is None:
+                    raise _not_held(target, path, quantizer.bits, held)
+
+
+def _quantizers(
+    section: QuantizeSettings, scheme: Scheme, placement: Placement, path: str
+) -> list[tuple[Quantizer, Granularity]]:
+    """What the weights of a layer may be quantized by, and which of them share a scale."""
+    shared, chosen = granularity_for(section, scheme), placement.chosen.get(path)
+    if chosen is not None:
+        return [(chosen.quantizer, chosen.granularity or shared)]
+    if section.mixed is not None:
+        return [(with_bits(section.weights, bits), shared) for bits in section.mixed.bits]
+    return [(section.weights, shared)]
+
+
+def _not_held(target: str, path: str, bits: int, held: Widths) -> UnsupportedError:
+    return UnsupportedError(
+        f"{target} cannot hold the {bits}-bit weights of the layer {path!r}.",
+        expected=f"{_listed(held.kernel)} bits for integer kernels, that is whole steps of one"
+        f" scale per channel or tensor; {_listed(held.storage)} bits for storage alone",
+        got=f"{bits} bits",
+        todo="change quantize.weights, the rule for this layer or quantize.mixed.bits, or take"
+        " another target",
+    )
+
+
+def _listed(bits: Sequence[int]) -> str:
+    return ", ".join(map(str, bits)) or "no"
 
 
 def check_trainings(job: Job, taught: ScoredTeacher) -> None:

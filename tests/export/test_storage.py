@@ -11,8 +11,8 @@ from onnx import TensorProto, helper, numpy_helper
 from edgekd.backends._contract import BACKENDS
 from edgekd.backends._kernels import count_kernels
 from edgekd.core.target import load_target
-from edgekd.core.types import Affine, Codebook, PerBlock, PerChannel, PerTensor
-from edgekd.export.storage import DOMAIN, WEIGHT, Stored, kernel_integers, store
+from edgekd.core.types import Affine, Codebook, PerBlock, PerChannel, PerTensor, Widths
+from edgekd.export.storage import DOMAIN, WEIGHT, Stored, form, kernel_integers, store
 from edgekd.numerics.affine import asymmetric_range, symmetric_scale
 from edgekd.numerics.encoding import decode
 from edgekd.numerics.groups import scale_shape, to_rows
@@ -21,7 +21,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-    from edgekd.core.types import Encoding
+    from edgekd.core.target import Target
+    from edgekd.core.types import Encoding, KernelCount
     from edgekd.numerics.groups import Granularity
 
     Encode = Callable[[np.ndarray, int, Granularity], Encoding]
@@ -86,20 +87,29 @@ RUNTIMES = ["x86-onnxruntime-int8", "x86-openvino-int8"]
 
 
 SHAPE = (8, 5, 3, 3)
-INPUTS = np.random.default_rng(1).normal(0, 0.8, (1, 5, 8, 8)).astype(np.float32)
 
 
-def stored(encode: Encode, bits: int, shared: Granularity) -> Stored:
-    weight = np.random.default_rng(0).normal(0, 0.1, SHAPE).astype(np.float32)
+def inputs_shape(made: Stored) -> tuple[int, ...]:
+    return (1, made.codes.shape[1], 8, 8)[: 4 if made.codes.ndim == 4 else 2]
+
+
+def inputs_for(shape: tuple[int, ...]) -> np.ndarray:
+    return np.random.default_rng(1).normal(0, 0.8, shape).astype(np.float32)
+
+
+def stored(
+    encode: Encode, bits: int, shared: Granularity, shape: tuple[int, ...] = SHAPE
+) -> Stored:
+    weight = np.random.default_rng(0).normal(0, 0.1, shape).astype(np.float32)
     return Stored.of(weight, encode(weight, bits, shared))
 
 
 def model(made: Stored, *, packed: bool, integers: bool) -> bytes:
-    """A convolution between grids; not `packed`, its weight is the decoded float array."""
+    """A layer between grids; not `packed`, its weight is the decoded float array."""
     constants = {
         "step": np.float32(0.02),
         "middle": np.array(128, np.uint8),
-        "layer.codes": np.zeros(SHAPE, np.uint8),
+        "layer.codes": np.zeros(made.codes.shape, np.uint8),
         "b": np.zeros(SHAPE[0], np.float32),
     }
     nodes = []
@@ -122,15 +132,22 @@ def model(made: Stored, *, packed: bool, integers: bool) -> bytes:
         node("DequantizeLinear", "layer.codes s z", "w", axis=0)
         node("DequantizeLinear", "b_codes b_step", "b", axis=0)
         del constants["b"]
-    node("Conv", "x_real w b", "y_real", name="layer", pads=[1] * 4)
+    if made.codes.ndim == 2:
+        node("Gemm", "x_real w b", "y_real", name="layer", transB=1)
+    else:
+        node("Conv", "x_real w b", "y_real", name="layer", pads=[1] * 4)
     node("QuantizeLinear", "y_real step middle", "y_codes")
     node("DequantizeLinear", "y_codes step middle", "y")
     used = {name for n in nodes for name in n.input}
     graph = helper.make_graph(
         nodes,
         "net",
-        [helper.make_tensor_value_info("x", TensorProto.FLOAT, INPUTS.shape)],
-        [helper.make_tensor_value_info("y", TensorProto.FLOAT, (1, SHAPE[0], 8, 8))],
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, inputs_shape(made))],
+        [
+            helper.make_tensor_value_info(
+                "y", TensorProto.FLOAT, [1, SHAPE[0], 8, 8][: made.codes.ndim]
+            )
+        ],
         [numpy_helper.from_array(np.asarray(v), k) for k, v in constants.items() if k in used],
     )
     opsets = [helper.make_opsetid("", 20), helper.make_opsetid(DOMAIN, 1)]
@@ -151,7 +168,7 @@ def evaluate(serialized: bytes) -> np.ndarray:
     from onnx.reference import ReferenceEvaluator
 
     proto = onnx.load_from_string(serialized)
-    out: np.ndarray = ReferenceEvaluator(proto).run(None, {"x": INPUTS})[0]
+    out: np.ndarray = ReferenceEvaluator(proto).run(None, {"x": inputs_for((1, 5, 8, 8))})[0]
     return out
 
 
@@ -175,18 +192,63 @@ def test_runtimes_load_it_and_run_the_kernel_it_is_made_for(
     encode: Encode, bits: int, shared: Granularity, name: str, tmp_path: Path
 ) -> None:
     made, target = stored(encode, bits, shared), load_target(name)
-    backend = BACKENDS.get(target.backend)()
-    path = backend.build(model(made, packed=True, integers=True), target, tmp_path / "net")
-    with backend.open(path, target, threads=1) as session:
-        found = session.run({"x": INPUTS})["y"]
+    integers = kernel_integers(made) is not None
+    found, count = run(target, model(made, packed=True, integers=True), tmp_path)
     wanted = reference(encode, bits, shared)
     assert np.abs(found - wanted).mean() < 0.02 * wanted.std()
-    count = count_kernels(backend.layers(path, target, {"x": INPUTS}, threads=1))
     assert count.int8 + count.float == 1
-    if kernel_integers(made) is not None:
-        assert count.int8 == 1
-    elif target.backend == "openvino":  # ONNX Runtime makes int8 out of float weights by itself
-        assert count.float == 1
+    # ONNX Runtime makes int8 out of float weights between grids by itself
+    if integers or target.backend == "openvino":
+        assert (count.int8 == 1) == integers
+
+
+@pytest.mark.parametrize("linear", [False, True], ids=["conv", "linear"])
+@pytest.mark.parametrize("name", RUNTIMES)
+def test_targets_hold_what_their_files_say(name: str, linear: bool, tmp_path: Path) -> None:
+    target, shape = load_target(name), (8, 45) if linear else SHAPE
+    assert target.scheme is not None
+    held = target.scheme.holds.matmul if linear else target.scheme.holds.conv
+    seen: dict[str, list[int]] = {"kernel": [], "storage": []}
+    for bits in range(1, 9):
+        made = stored(symmetric, bits, ROWS, shape)
+        _, count = run(target, model(made, packed=True, integers=True), tmp_path)
+        if count.int8:
+            seen["kernel"].append(bits)
+        made = stored(with_offset, bits, BLOCKS, shape)
+        plain = model(made, packed=False, integers=False)
+        packed = model(made, packed=True, integers=False)
+        wanted, found = (run(target, m, tmp_path)[0] for m in (plain, packed))
+        if np.array_equal(wanted, found):
+            seen["storage"].append(bits)
+    assert {key: tuple(bits) for key, bits in seen.items()} == held.model_dump()
+
+
+def run(target: Target, serialized: bytes, folder: Path) -> tuple[np.ndarray, KernelCount]:
+    backend = BACKENDS.get(target.backend)()
+    path = backend.build(serialized, target, folder / "net")
+    with backend.open(path, target, threads=1) as session:
+        shape = tuple(size or 1 for size in session.inputs[0].shape)
+        feeds = {"x": inputs_for(shape)}
+        found = session.run(feeds)["y"]
+    return found, count_kernels(backend.layers(path, target, feeds, threads=1))
+
+
+@pytest.mark.parametrize(
+    ("encode", "bits", "in_float", "expected"),
+    [
+        (symmetric, 4, False, "kernel"),
+        (symmetric, 4, True, "storage only"),
+        (symmetric, 3, False, None),
+        (codebook, 4, False, "storage only"),
+        (codebook, 8, False, None),
+        (binary, 1, False, None),
+    ],
+)
+def test_the_form_follows_what_a_target_holds(
+    encode: Encode, bits: int, in_float: bool, expected: str | None
+) -> None:
+    held = Widths(kernel=(4, 8), storage=(4,))
+    assert form(stored(encode, bits, ROWS), held, in_float=in_float) == expected
 
 
 @pytest.mark.parametrize("bits", range(1, 8))
