@@ -201,8 +201,9 @@ def test_signed_activations_have_zero_point_zero() -> None:
     student = work.freeze()
     assert all(int(a.zero_point) == 0 and a.signed for a in student.activations.values())
     proto = onnx.load_from_string(quantized_model(student, scheme, INPUT_SHAPE, batch_size=1))
-    zeros = [i for i in proto.graph.initializer if i.name.endswith("zero_point")]
-    assert {i.data_type for i in zeros} == {onnx.TensorProto.INT8}
+    stored = {i.name: i.data_type for i in proto.graph.initializer}
+    zeros = [n.input[2] for n in proto.graph.node if n.op_type == "QuantizeLinear"]
+    assert {stored[name] for name in zeros} == {onnx.TensorProto.INT8}
 
 
 def test_an_operation_without_onnx_is_refused_by_name() -> None:
