@@ -185,9 +185,12 @@ def test_a_runtime_that_only_builds_here_shows_what_it_compiles(
         ("matmul", 4): "storage only",
     }
     assert one["version"]
+    assert one["holds"]["conv"] == {"kernel": [8], "storage": []}
     assert "cannot be measured" in captured.err
     assert run(["doctor", "--target", "rtx-tensorrt-int8"]) == 4
-    assert capsys.readouterr().out.endswith("cannot be measured here, see below\n")
+    text = capsys.readouterr().out
+    assert "cannot be measured here, see below\n" in text
+    assert "bits in int8 kernels" in text
 
 
 def test_the_cache_does_not_outlive_a_missing_device(
