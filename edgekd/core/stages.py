@@ -15,7 +15,7 @@ import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from edgekd.core.errors import RunFolderError
+from edgekd.core.errors import EdgekdError, RunFolderError
 from edgekd.core.files import explained_os_errors
 from edgekd.core.hashing import sha256_file, sha256_json
 from edgekd.core.ledger import Ledger
@@ -116,7 +116,8 @@ class Run:
             name: Of the stage; may hold "/".
             needs: JSON values that decide the result.
             work: Gets the stage's folder, where a killed attempt may have left checkpoints;
-                returns its result and the files (relative names) that belong to it.
+                returns its result and the files (relative names) that belong to it. An
+                EdgekdError of its is recorded, and passes on.
         """
         key = sha256_json(needs)[:_KEY_CHARS]
         folder = self.folder / "stages" / f"{name.replace('/', '.')}-{key}"
@@ -139,8 +140,13 @@ class Run:
         if before is not None or reason.startswith("continues"):
             self.progress.say(f"{name}: {reason}")
         start_ns = time.perf_counter_ns()
-        with explained_os_errors(folder):
-            result, names = work(folder)
+        try:
+            with explained_os_errors(folder):
+                result, names = work(folder)
+        except EdgekdError as e:
+            if not isinstance(e, RunFolderError):  # a ledger on a full disk takes no more
+                self.ledger.append("stage_failed", name=name, key=key, error=e.message)
+            raise
         record = self.ledger.append(
             "stage_done",
             name=name,

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from edgekd.core.errors import RunFolderError
+from edgekd.core.errors import DeviceError, RunFolderError
 from edgekd.core.progress import Silent
 from edgekd.core.stages import Run
 
@@ -137,6 +137,20 @@ def running(folder: Path) -> Any:
             yield process
         finally:
             process.send_signal(signal.SIGKILL)
+
+
+def test_a_failure_is_recorded_with_its_words(tmp_path: Path) -> None:
+    def fails(folder: Path) -> tuple[dict[str, Any], list[str]]:
+        raise DeviceError("pi does not answer any more.", todo="check the device")
+
+    with Run(tmp_path, Silent()) as run:
+        with pytest.raises(DeviceError):
+            run.stage("profile", {"a": 1}, fails)
+        failed = run.ledger.last("stage_failed", name="profile")
+        assert failed is not None
+        assert failed["error"] == "pi does not answer any more.\n  to do:    check the device"
+        assert run.ledger.last("stage_done", name="profile") is None
+        assert not run.stage("profile", {"a": 1}, work()).reused
 
 
 def test_two_runs_in_one_folder_are_refused_by_name_of_the_process(tmp_path: Path) -> None:

@@ -10,10 +10,16 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from edgekd.core.config import dump_yaml
+from edgekd.core.errors import DeviceError
 from edgekd.core.ledger import Ledger
 from edgekd.core.target import load_target
 from edgekd.profile.store import read_profile
-from tests.profile.transports.conftest import Server, is_clean
+from tests.profile.transports.conftest import (
+    Server,
+    becomes_clean,
+    cut_while_working,
+    is_clean,
+)
 
 if TYPE_CHECKING:
     from tests.end_to_end.conftest import Finished
@@ -57,6 +63,31 @@ def test_a_run_is_proven_and_measured_on_the_device(
     events = Ledger(again.folder / "ledger.jsonl").events
     assert [e["event"] for e in events].count("concluded") == 2
     assert all(stage.reused for stage in again.report.stages)
+
+
+@pytest.mark.slow
+def test_a_connection_that_is_cut_is_a_recorded_failure_and_the_next_call_goes_on(
+    sshd: Server, vectors: Path, compress_vectors: Compress
+) -> None:
+    device = vectors / "device"
+    device.mkdir()
+    target = write_target(vectors, sshd.transport(device, wait_s=10))
+    cutter = cut_while_working(sshd, device, times=2)
+    # so long that it is cut in the middle
+    long = {"percentile": 90, "min_duration_s": 3}
+    with pytest.raises(DeviceError, match="broke, and broke again"):
+        compress_vectors(targets=[target], profile=long)
+    cutter.join()
+    assert becomes_clean(device)
+    failed = Ledger(vectors / "run" / "ledger.jsonl").events[-1]
+    assert failed["event"] == "stage_failed"
+    assert "broke, and broke again" in failed["error"]
+    assert not (vectors / "run" / "verdict.json").exists()
+
+    done = compress_vectors(targets=[target], profile=long)
+    assert done.report.met
+    assert [s.reused for s in done.report.stages if s.name.startswith("distilled")] == [True]
+    assert is_clean(device)
 
 
 def test_simulated_figures_never_meet_a_budget_on_time_or_memory(

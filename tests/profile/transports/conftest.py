@@ -5,9 +5,11 @@ from __future__ import annotations
 import getpass
 import os
 import shutil
+import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -160,6 +162,24 @@ def load_on(path: Path, target: Target, count: int = 3) -> Load:
         input_specs(onnx.load(path, load_external_data=False), path), {}, seed=0, count=count
     )
     return Load(path.name, path, sha256_file(path), target, feeds)
+
+
+def cut_while_working(sshd: Server, device: Path, times: int) -> threading.Thread:
+    """Kill the processes that serve connections, as soon as each works."""
+
+    def cut() -> None:
+        before: set[Path] = set()
+        for _ in range(times):
+            while not (fresh := set(device.glob("*/run-*/request-*/model-*")) - before):
+                time.sleep(0.01)
+            before |= fresh
+            time.sleep(0.2)
+            for pid in sshd.connections():
+                os.kill(pid, signal.SIGKILL)
+
+    thread = threading.Thread(target=cut, daemon=True)
+    thread.start()
+    return thread
 
 
 def is_clean(folder: Path) -> bool:

@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
-import signal
 import socket
-import threading
 import time
 import venv
 from collections.abc import Callable
@@ -25,7 +22,13 @@ from edgekd.profile.measure import MeasureRule
 from edgekd.profile.store import read_profile
 from edgekd.profile.transports._contract import TRANSPORTS
 from edgekd.profile.transports.local import LocalDevice
-from tests.profile.transports.conftest import Server, becomes_clean, is_clean, load_on
+from tests.profile.transports.conftest import (
+    Server,
+    becomes_clean,
+    cut_while_working,
+    is_clean,
+    load_on,
+)
 
 QUICK = ["--percentile", "90", "--min-duration", "0"]
 INT8 = load_target("x86-onnxruntime-int8")
@@ -82,24 +85,6 @@ def test_outputs_there_are_those_from_here(
 
 
 # ---------------------------------------------------------------- connections that break
-def cut_while_measuring(sshd: Server, device: Path, times: int) -> threading.Thread:
-    """Kill the processes that serve connections, as soon as each measures."""
-
-    def cut() -> None:
-        before: set[Path] = set()
-        for _ in range(times):
-            while not (fresh := set(device.glob("*/run-*/request-*/model-*")) - before):
-                time.sleep(0.01)
-            before |= fresh
-            time.sleep(0.2)
-            for pid in sshd.connections():
-                os.kill(pid, signal.SIGKILL)
-
-    thread = threading.Thread(target=cut, daemon=True)
-    thread.start()
-    return thread
-
-
 RULE = MeasureRule(percentile=90, min_duration_s=1.0)
 
 
@@ -107,7 +92,7 @@ def test_a_connection_that_is_cut_once_gives_a_whole_result(
     sshd: Server, device: Path, model: Path
 ) -> None:
     load = load_on(model, INT8)
-    cutter = cut_while_measuring(sshd, device, times=1)
+    cutter = cut_while_working(sshd, device, times=1)
     with connect(sshd, device, wait_s=10) as there:
         (profile,) = there.measure([load], RULE, inputs="-", progress=Silent())
     cutter.join()
@@ -119,7 +104,7 @@ def test_a_connection_that_is_cut_twice_is_a_failure_and_nothing_is_kept(
     sshd: Server, device: Path, model: Path
 ) -> None:
     load = load_on(model, INT8)
-    cutter = cut_while_measuring(sshd, device, times=2)
+    cutter = cut_while_working(sshd, device, times=2)
     with connect(sshd, device, wait_s=10) as there, pytest.raises(DeviceError) as caught:
         there.measure([load], RULE, inputs="-", progress=Silent())
     cutter.join()
