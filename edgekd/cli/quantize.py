@@ -33,6 +33,14 @@ def quantize(
         Literal["minmax", "percentile", "mse"],
         typer.Option(help="How the ranges of activations are read off the samples."),
     ] = "mse",
+    weight_bits: Annotated[
+        int,
+        typer.Option(
+            min=2,
+            max=8,
+            help="Of the codes that weights use; 7 where a CPU without VNNI overflows.",
+        ),
+    ] = 8,
     keep_float: Annotated[
         list[str] | None,
         typer.Option(
@@ -95,6 +103,7 @@ def quantize(
     options = QuantizeOptions(
         samples=samples,
         ranges=ranges,
+        weight_bits=weight_bits,
         keep_float=tuple(keep_float or ()),
         shapes=parse_shapes(shape or []),
         class_axis=axes(class_axis or []),

@@ -60,6 +60,7 @@ class QuantizeOptions:
     Attributes:
         samples: To calibrate on, at most.
         ranges: How activation ranges are read off them.
+        weight_bits: Of the codes that weights use; 7 leave room where a CPU adds in 16 bits.
         keep_float: Patterns of layers that stay in float.
         shapes: For axes that the model leaves open; with random data only.
         class_axis: Output -> axis along which its largest value is a decision.
@@ -69,6 +70,7 @@ class QuantizeOptions:
 
     samples: int
     ranges: RangeRule
+    weight_bits: int
     keep_float: tuple[str, ...]
     shapes: Mapping[str, tuple[int, ...]]
     class_axis: Mapping[str, int]
@@ -220,7 +222,9 @@ def make(
     ranges = convert.calibrate(
         graph, kept, samples.calibration, options.ranges, target.scheme, progress
     )
-    quantized, artifact, kernels = _fitted(graph, ranges, kept, target, out, samples, progress)
+    quantized, artifact, kernels = _fitted(
+        graph, ranges, kept, target, out, samples, options.weight_bits, progress
+    )
     return Made(path, artifact, target, samples, graph, quantized, kernels)
 
 
@@ -273,6 +277,7 @@ def _fitted(
     target: Target,
     out: Path,
     samples: Samples,
+    weight_bits: int,
     progress: Progress,
 ) -> tuple[QuantizedGraph, Path, KernelCount]:
     """The artifact, without integers in layers that the runtime computes in float all the same."""
@@ -281,11 +286,16 @@ def _fitted(
     kept, fenced = dict(kept), set[str]()
     products = {n.name for n in source.graph.nodes if n.op_type == "MatMul"}
     for turn in range(_ROUNDS):
-        quantized = convert.quantize(source, ranges, kept, target.scheme, fenced)
-        artifact = backend.build(quantized.model, target, out.with_suffix(""))
-        progress.say(f"{artifact.name}: reading kernels")
-        with connected([target]) as (device,):
-            load = load_with(artifact, sha256_file(artifact), target, samples.held_out[:1])
+        quantized = convert.quantize(
+            source, ranges, kept, target.scheme, fenced, weight_bits=weight_bits
+        )
+        progress.say(f"{out.name}: reading kernels")
+        with (
+            tempfile.TemporaryDirectory(prefix="edgekd-int8-") as folder,
+            connected([target]) as (device,),
+        ):
+            tried = backend.build(quantized.model, target, Path(folder) / out.stem)
+            load = load_with(tried, sha256_file(tried), target, samples.held_out[:1])
             kernels = count_kernels(device.layers(load))
         floats = {file_name(name): why for name, why in kernels.floats.items()}
         refused = {n: why for n, why in floats.items() if n in set(quantized.layers)}
@@ -298,6 +308,7 @@ def _fitted(
             for name, why in refused.items()
             if name not in unfenced
         }
+    artifact = backend.build(quantized.model, target, out.with_suffix(""))
     return quantized, artifact, kernels
 
 
@@ -330,7 +341,7 @@ def _failures(ladder: Ladder, made: Made, options: QuantizeOptions) -> tuple[str
     found = [
         f"{added.name!r}: {made.target.backend} does not compute what the file says: its results "
         f"differ by {_percent(added.mean_abs_share)} of their spread, rounding alone by "
-        f"{_percent(rounding.mean_abs_share)}"
+        f"{_percent(rounding.mean_abs_share)}; if its CPU has no VNNI, try --weight-bits 7"
         for added, rounding in zip(ladder.runtime, ladder.rounding, strict=True)
         if not added.within(made.target.tolerance) and not _less(added, rounding)
     ]

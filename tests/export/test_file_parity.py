@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -91,3 +92,10 @@ def test_an_axis_that_is_not_there(tmp_path: Path) -> None:
     same = [node("Identity", "x", "y")]
     with pytest.raises(RecipeError, match="--class-axis y=2: the output has no such axis"):
         compared(tmp_path, same, same, [[1, 2, 3]], {"y": 2})
+
+
+def test_one_flip_is_allowed_on_few_samples() -> None:
+    few = OutputParity("y", 32, False, 40.0, 1.0, 0.1, 0.0, 31 / 32, 32)
+    assert few.within(FLOAT.tolerance)
+    assert not replace(few, agreement=30 / 32).within(FLOAT.tolerance)
+    assert not replace(few, agreement=0.99, decisions=100_000).within(FLOAT.tolerance)

@@ -43,6 +43,7 @@ def options(name: str, samples: int = 2) -> QuantizeOptions:
     return QuantizeOptions(
         samples=samples,
         ranges="minmax",
+        weight_bits=8,
         keep_float=(),
         shapes=SHAPES.get(name, {}),
         class_axis={},

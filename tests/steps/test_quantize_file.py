@@ -20,6 +20,7 @@ QUICK = MeasureRule(percentile=50, min_duration_s=0, max_duration_s=5, block=4)
 OPTIONS = QuantizeOptions(
     samples=64,
     ranges="mse",
+    weight_bits=8,
     keep_float=(),
     shapes={},
     class_axis={},
@@ -65,6 +66,15 @@ def test_a_layer_without_an_int8_kernel_goes_back_to_float_where_that_is_so(
     in_ov = made(tmp_path, transposed(), OV)
     assert in_ov.made.kernels.int8 == len(in_ov.made.quantized.layers)
     assert in_ov.made.kernels.float == len(in_ov.made.quantized.skipped)
+
+
+def test_nothing_is_written_where_no_layer_is_left(tmp_path: Path) -> None:
+    weights = {"t": RNG.normal(size=(2, 4, 2, 2)).astype(np.float32)}
+    data = model([node("ConvTranspose", "x t", "y", "up", strides=[2, 2])], weights)
+    with pytest.raises(UnsupportedError, match="No layer of the model can be quantized") as e:
+        made(tmp_path, data, ORT)
+    assert "onnxruntime computes it in float all the same" in e.value.got
+    assert not (tmp_path / "q.onnx").exists()
 
 
 def test_a_product_that_the_runtime_would_merge_away_is_fenced(tmp_path: Path) -> None:

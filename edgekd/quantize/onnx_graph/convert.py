@@ -170,6 +170,8 @@ def quantize(
     kept: Mapping[str, str],
     scheme: Scheme,
     fenced: Collection[str] = frozenset(),
+    *,
+    weight_bits: int = _BITS,
 ) -> QuantizedGraph:
     """The graph with integers; a layer whose input never changes stays in float.
 
@@ -179,6 +181,7 @@ def quantize(
         kept: Layer that has to stay in float -> reason.
         scheme: Of the target.
         fenced: See `place`.
+        weight_bits: Of the codes that weights use, stored in 8.
 
     Raises:
         UnsupportedError: Nothing is left to quantize.
@@ -186,7 +189,7 @@ def quantize(
     kept = dict(kept)
     while dead := _dead(placement := place(source.graph, kept, fenced), ranges.collapsed):
         kept |= dead
-    written = write(source.model, source.graph, placement, ranges.grids, scheme)
+    written = write(source.model, source.graph, placement, ranges.grids, scheme, weight_bits)
     data: bytes = written.SerializeToString(deterministic=True)
     return QuantizedGraph(data, tuple(placement.layers), placement.skipped, placement.floats)
 

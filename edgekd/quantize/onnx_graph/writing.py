@@ -20,14 +20,18 @@ if TYPE_CHECKING:
     from edgekd.quantize.onnx_graph.kinds import WeightedLayer
     from edgekd.quantize.onnx_graph.placement import Placement
 
-_BITS = 8
 _INT32_MAX = 2**31 - 1
 #: keeps the rounded bias below the largest int32 after float32 arithmetic
 _HEADROOM = 1.000001
 
 
 def write(
-    model: Any, graph: Graph, placement: Placement, grids: Mapping[str, Affine], scheme: Scheme
+    model: Any,
+    graph: Graph,
+    placement: Placement,
+    grids: Mapping[str, Affine],
+    scheme: Scheme,
+    weight_bits: int,
 ) -> Any:
     """A copy of the model with integers where `placement` says.
 
@@ -37,12 +41,13 @@ def write(
         placement: Where integers go.
         grids: Encoding of every tensor in `placement.grids` and `placement.operands`.
         scheme: Of the target.
+        weight_bits: Of the codes that weights use, stored in 8.
     """
     import onnx
 
     copy = onnx.ModelProto()
     copy.CopyFrom(model)
-    writer = _Writer(graph, placement, grids, scheme)
+    writer = _Writer(graph, placement, grids, scheme, weight_bits)
     nodes = writer.nodes(copy.graph.node)
     del copy.graph.node[:]
     copy.graph.node.extend(nodes)
@@ -56,8 +61,14 @@ def write(
 
 class _Writer:
     def __init__(
-        self, graph: Graph, placement: Placement, grids: Mapping[str, Affine], scheme: Scheme
+        self,
+        graph: Graph,
+        placement: Placement,
+        grids: Mapping[str, Affine],
+        scheme: Scheme,
+        weight_bits: int,
     ) -> None:
+        self.weight_bits = weight_bits
         self.graph, self.placement, self.grids, self.scheme = graph, placement, grids, scheme
         self.constants: dict[str, Any] = {}
         self._real: dict[str, str] = {}  # tensor -> its rounded twin
@@ -147,6 +158,7 @@ class _Writer:
             layer.axis if per_channel else None,
             None if bias is None else bias.astype(np.float32),
             input_scale,
+            bits=self.weight_bits,
         )
         made = [self._decoded(layer, affine, encode(weight.astype(np.float32), affine))]
         node.input[1] = made[0].output[0]
@@ -198,8 +210,10 @@ def weight_encoding(
     axis: int | None,
     bias: NDArray[np.float32] | None,
     input_scale: float,
+    *,
+    bits: int = 8,
 ) -> Affine:
-    """Symmetric int8 with the scale of least squared error, wide enough for an int32 bias.
+    """Symmetric integers with the scale of least squared error, wide enough for an int32 bias.
 
     A bias is stored in steps of ``input_scale * weight scale``. Where a channel's weights are next
     to nothing, as after a batch norm that switched it off, that step would be so small that the
@@ -210,14 +224,16 @@ def weight_encoding(
         axis: Of the output channels; None for one scale.
         bias: (O,).
         input_scale: Of the grid in front.
+        bits: Of the codes. Two 7-bit weights times unsigned activations fit into 16 bits, in which
+            kernels of CPUs without VNNI add pairs up; two 8-bit ones may not.
     """
     granularity = PerTensor() if axis is None else PerChannel(axis=axis)
-    scale = least_squares_scale(weight, granularity, bits=_BITS)
+    scale = least_squares_scale(weight, granularity, bits=bits)
     if bias is not None:
         largest = np.abs(bias.reshape(-1)) if scale.ndim else np.abs(bias).max(initial=0.0)
         floor = largest.astype(np.float64) * _HEADROOM / (_INT32_MAX * max(input_scale, 1e-30))
         scale = np.maximum(scale, floor).astype(np.float32)
-    return Affine(_BITS, True, granularity, scale, np.zeros(scale.shape, np.int32), narrow=True)
+    return Affine(bits, True, granularity, scale, np.zeros(scale.shape, np.int32), narrow=True)
 
 
 def _node(op: str, inputs: Iterable[str], output: str, **attributes: int) -> Any:

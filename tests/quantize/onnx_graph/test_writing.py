@@ -255,3 +255,15 @@ def test_the_same_samples_give_the_same_file(tmp_path: Path) -> None:
     source = read(tmp_path, model([node("Conv", "x w", "y")], {"w": np.ones((2, 2, 1, 1), "f")}))
     feeds = [np.random.default_rng(i).normal(size=(1, 2, 4, 4)).astype("f") for i in range(3)]
     assert quantized(source, feeds, rule="mse").model == quantized(source, feeds, rule="mse").model
+
+
+def test_seven_bit_weights_leave_room_for_pairs_in_16_bits(tmp_path: Path) -> None:
+    weight = np.random.default_rng(0).normal(size=(4, 2, 3, 3)).astype(np.float32)
+    source = read(tmp_path, model([node("Conv", "x w", "y", "c")], {"w": weight}))
+    x = [{"x": np.ones((1, 2, 4, 4), np.float32)}]
+    assert ORT.scheme is not None
+    ranges = calibrate(source, {}, x, "minmax", ORT.scheme, Silent())
+    made = quantize(source, ranges, {}, ORT.scheme, weight_bits=7)
+    codes = np.abs(values(made.model)["c/weight/codes"].astype(np.int32))
+    assert codes.max() == 63
+    assert 2 * 255 * codes.max() < 2**15
