@@ -223,11 +223,28 @@ class Accuracy(Value):
     artifact: float
 
 
+class Storage(Value):
+    """What the artifact takes, counted in different ways.
+
+    Attributes:
+        zstd_bytes: The file, compressed with zstd at its level 19.
+        weights: Quantized weights; None in float.
+        stored_bytes: Their codes at their real width, with scales, offsets and points.
+        huffman_bytes: The same with the codes Huffman coded, code tables counted.
+    """
+
+    zstd_bytes: int
+    weights: int | None = None
+    stored_bytes: int | None = None
+    huffman_bytes: int | None = None
+
+
 class TargetResult(Value):
     """Everything about one target.
 
     Attributes:
         measured: The artifact.
+        storage: What it takes otherwise counted; None in reports of older versions.
         baseline: The float teacher in the same runtime, timed in the same run.
         student_float: The same for the float student; the control arm has the same network.
     """
@@ -249,6 +266,7 @@ class TargetResult(Value):
     layers: tuple[dict[str, Any], ...]
     ladder: tuple[Rung, ...]
     parity: Parity
+    storage: Storage | None = None
 
 
 class Net(Value):

@@ -10,7 +10,14 @@ from edgekd.report import format as fmt
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from edgekd.report.model import BudgetResult, Measured, MixedBits, Report, TargetResult
+    from edgekd.report.model import (
+        BudgetResult,
+        Measured,
+        MixedBits,
+        Report,
+        Storage,
+        TargetResult,
+    )
 
 #: standard deviation over mean above which the samples are called noisy
 NOISY_CV = 0.25
@@ -52,7 +59,8 @@ def memory(report: Report) -> list[dict[str, Any]]:
     """File size and peak memory of every artifact, and of the float models timed beside it."""
     found = []
     for target in report.targets:
-        found.append(_memory(target.measured, target.target, target.measured.artifact))
+        note = "; ".join(filter(None, (target.measured.artifact, storage(target.storage))))
+        found.append(_memory(target.measured, target.target, note))
         note = f"in the same runtime as {target.target}"
         if target.student_float is not None:
             found.append(_memory(target.student_float, "float student", note))
@@ -137,6 +145,20 @@ def budget_use(budget: BudgetResult) -> str:
     if budget.value is None or budget.limit <= 0 or budget.value < 0:
         return "–"
     return fmt.percent(budget.value / budget.limit, 0)
+
+
+def storage(found: Storage | None) -> str:
+    """What an artifact takes otherwise counted, in one line; empty where nobody counted."""
+    if found is None:
+        return ""
+    parts = [f"zstd makes {fmt.size(found.zstd_bytes)} of the file"]
+    if found.stored_bytes is not None and found.huffman_bytes is not None:
+        parts.insert(
+            0,
+            f"weights with scales {fmt.size(found.stored_bytes)}, Huffman coded "
+            f"{fmt.size(found.huffman_bytes)}",
+        )
+    return "; ".join(parts)
 
 
 def source(measured: Measured) -> str:

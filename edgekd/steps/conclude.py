@@ -8,16 +8,19 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 import numpy as np
+import zstandard
 
 from edgekd.core.config import dump_yaml
 from edgekd.core.files import atomic_path, atomic_write, explained_os_errors
 from edgekd.core.hashing import sha256_file, sha256_json
 from edgekd.profile.environment import environment
 from edgekd.profile.percentiles import coefficient_of_variation, percentiles
+from edgekd.quantize.storage import weight_storage
 from edgekd.report import budgets, html, model, verdict
 from edgekd.steps.cost import reported_cost
 from edgekd.steps.learn import FloatArms, build_student
 from edgekd.steps.mix import reported
+from edgekd.steps.shrink import load_quantized
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -34,6 +37,7 @@ if TYPE_CHECKING:
 
 ARTIFACTS = "artifacts"
 _PICTURED_SAMPLES = 400
+_ZSTD_LEVEL = 19
 _TITLES = {
     "control": "control, float",
     "distilled": "distilled, float",
@@ -199,7 +203,16 @@ def _target(
             mean_abs=last.mean_abs or 0.0,
             agreement=1.0 if last.agreement is None else last.agreement,
         ),
+        storage=_storage(job, shipped),
     )
+
+
+def _storage(job: Job, shipped: Shipped) -> model.Storage:
+    zstd_bytes = len(zstandard.compress(shipped.artifact.path.read_bytes(), _ZSTD_LEVEL))
+    if shipped.target.scheme is None or shipped.student is None:
+        return model.Storage(zstd_bytes=zstd_bytes)
+    counted = weight_storage(load_quantized(job, shipped.student))
+    return model.Storage(zstd_bytes=zstd_bytes, **asdict(counted))
 
 
 def _measured(job: Job, shipped: Shipped, figure: Figures) -> model.Measured:

@@ -71,3 +71,15 @@ def test_markdown_has_a_row_per_layer(report: Report) -> None:
 
 def test_it_survives_json(report: Report) -> None:
     assert Report.model_validate_json(report.to_json()) == report
+
+
+def test_an_artifact_is_counted_in_three_ways() -> None:
+    from edgekd.report.model import Storage
+    from edgekd.report.rows import storage
+
+    whole = Storage(zstd_bytes=17_000, weights=15_000, stored_bytes=15_400, huffman_bytes=14_100)
+    assert storage(whole) == (
+        "weights with scales 15.0 KiB, Huffman coded 13.8 KiB; zstd makes 16.6 KiB of the file"
+    )
+    assert storage(Storage(zstd_bytes=900)) == "zstd makes 900 B of the file"
+    assert storage(None) == ""
