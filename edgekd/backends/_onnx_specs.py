@@ -42,5 +42,9 @@ def _spec(value: Any, path: Path) -> TensorSpec:
         )
     tensor = value.type.tensor_type
     dtype = onnx.helper.tensor_dtype_to_np_dtype(tensor.elem_type).name
-    shape = tuple(d.dim_value if d.HasField("dim_value") else None for d in tensor.shape.dim)
+    # some writers mark an axis that is left open by -1
+    shape = tuple(
+        d.dim_value if d.HasField("dim_value") and d.dim_value >= 0 else None
+        for d in tensor.shape.dim
+    )
     return TensorSpec(value.name, dtype, shape)

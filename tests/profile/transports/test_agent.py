@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
 import pytest
 
 from edgekd.core.errors import DeviceError, EdgekdError, UnsupportedError
@@ -204,6 +205,27 @@ def test_a_folder_that_others_may_write_to_is_refused(device: Path) -> None:
     root(device).symlink_to(device)
     with agent(device) as there, pytest.raises(DeviceError, match="cannot work in its folder"):
         there.describe()
+
+
+def test_an_axis_that_a_file_marks_by_minus_one_is_open(device: Path, tmp_path: Path) -> None:
+    model = onnx.load_from_string(convolution_net(quantized=True))
+    model.graph.input[0].type.tensor_type.shape.dim[0].dim_value = -1
+    path = tmp_path / "open.onnx"
+    path.write_bytes(model.SerializeToString())
+    with agent(device) as there:
+        (spec,) = there.inputs(path, ORT)
+    assert spec.shape == (None, 3, 8, 8)
+
+
+@pytest.mark.shared
+def test_what_files_of_others_ask_for_is_what_the_runtime_says(
+    device: Path, shared_data: Path
+) -> None:
+    paths = sorted((shared_data / "onnx").glob("*.onnx"))
+    assert len(paths) >= 11
+    with agent(device) as there, LocalDevice() as here:
+        for path in paths:
+            assert tuple(there.inputs(path, ORT)) == tuple(here.inputs(path, ORT)), path.name
 
 
 def ask(there: RemoteDevice, load: Any) -> None:
