@@ -111,7 +111,7 @@ def markdown(rows: list[dict[str, Any]]) -> str:
             names.append(found["model"])
     lines += [f"- {what}: {', '.join(f'`{n}`' for n in names)}" for what, names in by_data.items()]
     notes = [f"- `{f['model']}` in {f['runtime']}: {f['why']}" for f in rows if "refused" in f]
-    lines += ["", "Refused, in float as well:", "", *notes] if notes else []
+    lines += ["", "Refused by the runtime:", "", *notes] if notes else []
     broken = [
         f"- `{f['model']}` in {f['runtime']}: {why}" for f in rows for why in f.get("failures", ())
     ]
