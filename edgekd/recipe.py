@@ -6,7 +6,7 @@ import copy
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, field_validator
 
@@ -55,6 +55,10 @@ class QuantizeSection(QuantizeSettings):
             warm-up, gradients clipped at norm 1, float32.
         objectives: What it listens to. The default keeps the temperature at 1: higher ones help
             a float student and can destroy one of few bits.
+        control: Also train through the rounding on labels alone, to see whether the teacher
+            helped; auto is yes where some weights or activations have fewer than 8 bits.
+        stop_after: Epochs in a row that the control arm must be ahead by more than chance, on the
+            validation split, before the distilled training is given up; null for never.
     """
 
     train: TrainSettings = Field(default={}, validate_default=True)
@@ -65,6 +69,9 @@ class QuantizeSection(QuantizeSettings):
         ),
         validate_default=True,
     )
+
+    control: Literal["auto"] | bool = "auto"
+    stop_after: Annotated[int, Field(ge=1)] | None = 3
 
     @field_validator("train", mode="before")
     @classmethod

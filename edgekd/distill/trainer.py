@@ -71,6 +71,7 @@ class TrainResult:
         best_epoch: With the highest validation score (the earliest of equals), counted from 0.
         steps: Updates made.
         train_s: Seconds of training over all sessions.
+        stopped: `stop_when` ended it before its last epoch.
         resumed_from: Steps that were already done when this call began; None for a fresh start.
     """
 
@@ -78,6 +79,7 @@ class TrainResult:
     best_epoch: int
     steps: int
     train_s: float
+    stopped: bool
     resumed_from: int | None
 
 
@@ -95,6 +97,7 @@ def train(
     title: str,
     view_seed: int = 0,
     on_epoch_end: Callable[[int, EpochRecord], None] | None = None,
+    stop_when: Callable[[Sequence[EpochRecord]], bool] | None = None,
 ) -> TrainResult:
     """Train `model` in place; the same call after a kill continues where the last one stopped.
 
@@ -113,6 +116,8 @@ def train(
         view_seed: Of the views of augmented samples; must be that of `teacher`, if there is one.
         on_epoch_end: Called with the epoch (from 0) and its record. After a kill it may be called
             again for the same epoch.
+        stop_when: Asked after every epoch with the records so far; True ends the training there.
+            It must depend on nothing else, or a resumed training would not end alike.
 
     Returns:
         History and counts. The model has the weights `settings.select` asks for, in eval mode.
@@ -157,6 +162,7 @@ def train(
         CheckpointFolder(folder, key),
         on_epoch_end,
         title,
+        stop_when,
     )
     with torch.random.fork_rng(devices=[]), stepper:
         return run.finish(progress)
@@ -180,6 +186,7 @@ class _Run:
     checkpoints: CheckpointFolder
     on_epoch_end: Callable[[int, EpochRecord], None] | None
     title: str
+    stop_when: Callable[[Sequence[EpochRecord]], bool] | None = None
     step: int = 0
     history: list[EpochRecord] = field(default_factory=list)
     best: dict[str, Tensor] = field(default_factory=dict)
@@ -203,13 +210,23 @@ class _Run:
         self.stepper.model.train()
         self._last_write = time.perf_counter()
         with progress.bar(title, self.total, self.step) as bar:
-            while len(self.history) < self.settings.epochs:
+            while len(self.history) < self.settings.epochs and not self._stopped():
                 self._epoch(bar)
         if self.settings.select == "best_validation":
             self.stepper.model.load_state_dict(self.best)
         self.stepper.model.eval()
         seconds = sum(record.train_s for record in self.history)
-        return TrainResult(tuple(self.history), self.best_epoch, self.step, seconds, resumed_from)
+        return TrainResult(
+            tuple(self.history),
+            self.best_epoch,
+            self.step,
+            seconds,
+            len(self.history) < self.settings.epochs,
+            resumed_from,
+        )
+
+    def _stopped(self) -> bool:
+        return bool(self.history and self.stop_when is not None and self.stop_when(self.history))
 
     def _epoch(self, bar: Bar) -> None:
         """Finish the epoch that `self.step` lies in, validate, and write a checkpoint."""

@@ -13,6 +13,8 @@ from edgekd.core.types import Granularity
 from edgekd.quantize.quantizers._contract import QUANTIZERS, QuantizerField
 from edgekd.quantize.rules import Pattern, PlacedRule, Rule, in_order
 
+_WHOLE_BITS = 8
+
 
 class MixedSettings(Config):
     """Bits of each layer, chosen by what they cost in loss, under a budget of bytes.
@@ -103,6 +105,14 @@ class QuantizeSettings(Config):
     def placed_rules(self) -> tuple[PlacedRule, ...]:
         """`keep_float` and `rules` as one ordered list."""
         return in_order(self.keep_float, self.rules)
+
+    def few_bits(self) -> bool:
+        """Whether any weight or activation has fewer than 8 bits."""
+        quantizers = (self.weights, *(r.weights for r in self.rules if r.weights != "float"))
+        widths = [q.bits for q in quantizers]
+        if self.activation_bits != "float":
+            widths.append(self.activation_bits)
+        return min(widths) < _WHOLE_BITS or self.mixed is not None
 
     def needs(self) -> dict[str, Any]:
         """What post-training quantization depends on."""

@@ -98,7 +98,7 @@ class Arm(Value):
     """One way of training the student, over all seeds.
 
     Attributes:
-        name: control, distilled, post_training, quantized_distillation.
+        name: control, distilled, post_training, quantized_control, quantized_distillation.
         title: The same for people.
         scores: Test metric per seed, in [0, 1].
         validation: Validation metric per seed.

@@ -95,14 +95,19 @@ def gains(report: Report) -> tuple[Gain, ...]:
     if control and distilled:
         found.append(_gain("Distillation", control, distilled))
     cheap: Arm | None = None
+    labels: Arm | None = None
     for arm in arms:
         if arm.name == "post_training" and kept:
-            cheap = arm
+            cheap, labels = arm, None
             found.append(_gain("Post-training quantization", kept, arm))
+        elif arm.name == "quantized_control":
+            labels = arm
         elif arm.name == "quantized_distillation" and kept:
             found.append(_gain("Quantized distillation", kept, arm))
             if cheap:
                 found.append(_gain("Quantized distillation over post-training", cheap, arm))
+            if labels:
+                found.append(_gain("Quantized distillation over labels alone", labels, arm))
     return tuple(found)
 
 

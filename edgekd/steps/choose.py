@@ -8,6 +8,7 @@ from statistics import fmean
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from pathlib import Path
 
     from edgekd.tasks._contract import Task
@@ -25,6 +26,8 @@ class Trained:
         validation_loss: Cross-entropy on the validation split; decides between equals.
         test: Metric on the test split; never chosen by.
         train_s: Seconds of training.
+        history: Metric on the validation split after every epoch; empty without a training.
+        stopped: Why the training was ended early; empty where it was not.
     """
 
     seed: int
@@ -34,6 +37,8 @@ class Trained:
     validation_loss: float
     test: float
     train_s: float
+    history: Sequence[float] = ()
+    stopped: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,8 +46,8 @@ class TrainedArm:
     """One way of training, over all seeds.
 
     Attributes:
-        name: control, distilled, post_training or quantized_distillation.
-        students: One per seed.
+        name: control, distilled, post_training, quantized_control or quantized_distillation.
+        students: One per seed; of an arm that was stopped, those trained until then.
     """
 
     name: str
@@ -57,6 +62,11 @@ class TrainedArm:
     def validation_loss(self) -> float:
         """Mean loss over seeds."""
         return fmean(s.validation_loss for s in self.students)
+
+    @property
+    def stopped(self) -> str:
+        """Why the arm was given up; empty where it was not."""
+        return next((s.stopped for s in self.students if s.stopped), "")
 
     @property
     def best(self) -> Trained:

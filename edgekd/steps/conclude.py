@@ -41,7 +41,8 @@ _ZSTD_LEVEL = 19
 _TITLES = {
     "control": "control, float",
     "distilled": "distilled, float",
-    "post_training": "post-training, int8",
+    "post_training": "post-training",
+    "quantized_control": "quantized, labels only",
     "quantized_distillation": "quantized distillation",
 }
 
@@ -106,6 +107,7 @@ def conclude(
         warnings=(
             *filter(None, (taught.warning, cost.warning)),
             *shipment.warnings,
+            *(f"Distillation into few bits was {s}." for s in _given_up(integers)),
             *_warnings(targets),
         ),
         recipe=recipe,
@@ -269,11 +271,7 @@ def _arms(floats: FloatArms, integers: dict[str, IntegerArms]) -> tuple[model.Ar
     arms = [_arm(a, floats.choice) for a in (floats.control, floats.distilled)]
     several = len(integers) > 1
     for key, group in integers.items():
-        arms += [
-            _arm(arm, group.choice, scheme=key if several else "")
-            for arm in (group.post_training, group.trained)
-            if arm is not None
-        ]
+        arms += [_arm(arm, group.choice, scheme=key if several else "") for arm in group.arms]
     return tuple(arms)
 
 
@@ -285,9 +283,13 @@ def _arm(arm: TrainedArm, choice: Choice, *, scheme: str = "") -> model.Arm:
         scores=tuple(s.test for s in arm.students),
         validation=tuple(s.validation for s in arm.students),
         chosen_seed=arm.best.seed if kept else None,
-        note=f"kept: {choice.reason}" if kept else "not kept",
+        note=f"kept: {choice.reason}" if kept else arm.stopped or "not kept",
         train_s=sum(s.train_s for s in arm.students),
     )
+
+
+def _given_up(integers: dict[str, IntegerArms]) -> list[str]:
+    return [arm.stopped for group in integers.values() for arm in group.arms if arm.stopped]
 
 
 def _warnings(targets: tuple[model.TargetResult, ...]) -> list[str]:

@@ -1,50 +1,43 @@
-"""The integer arms: post-training quantization and quantized distillation, and which is kept."""
+"""The integer arms: post-training, with and without the teacher, and which is kept."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
-
-import numpy as np
+from typing import TYPE_CHECKING
 
 from edgekd.distill.objectives._contract import OBJECTIVES
-from edgekd.distill.trainer import train
 from edgekd.quantize import store
-from edgekd.quantize.convert import QuantizationAware, simulate
 from edgekd.quantize.fold import fold_batch_norms, trace
 from edgekd.steps.choose import Choice, Trained, TrainedArm, choose
-from edgekd.steps.learn import as_trained, build_student, load_student, scored
+from edgekd.steps.learn import build_student
 from edgekd.steps.mix import allocation, resolved
 from edgekd.steps.points import with_shared_points
-from edgekd.steps.teach import listens, outputs
+from edgekd.steps.quantized import calibrated, refined
+from edgekd.steps.teach import listens
+from edgekd.steps.watch import Watch
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from edgekd.core.types import QuantizedStudent, Scheme
     from edgekd.quantize.mixed import Allocation
     from edgekd.recipe import QuantizeSection
     from edgekd.steps.job import Job
     from edgekd.steps.teach import ScoredTeacher
 
-_FILE = "quantized.safetensors"
-
 
 @dataclass(frozen=True, slots=True)
 class IntegerArms:
-    """Both integer arms for one scheme.
+    """All integer arms for one scheme.
 
     Attributes:
         scheme: Whose codes they hold.
-        post_training: Calibrated only.
-        trained: Trained through the rounding; None if the recipe does not ask for it.
-        choice: Between them.
+        arms: post_training; then, as far as the recipe asks for them, quantized_control (trained
+            through the rounding on labels alone) and quantized_distillation.
+        choice: Among them.
         allocation: Bits of each layer, where the recipe asks for mixed precision.
     """
 
     scheme: Scheme
-    post_training: TrainedArm
-    trained: TrainedArm | None
+    arms: tuple[TrainedArm, ...]
     choice: Choice
     allocation: Allocation | None = None
 
@@ -71,90 +64,76 @@ def load_quantized(job: Job, trained: Trained) -> QuantizedStudent:
 def _arms(job: Job, kept: TrainedArm, taught: ScoredTeacher, scheme: Scheme) -> IntegerArms:
     bits = allocation(job, kept, scheme)
     section = with_shared_points(job, kept, scheme, resolved(job.recipe.quantize, bits))
-    post_training = TrainedArm(
-        "post_training", tuple(_post_training(job, s, scheme, section) for s in kept.students)
+    plain = TrainedArm(
+        "post_training", tuple(calibrated(job, s, scheme, section) for s in kept.students)
     )
-    if section.method == "post_training":
-        only = Choice(post_training, "the only one asked for")
-        return IntegerArms(scheme, post_training, None, only, bits)
-    trained = TrainedArm(
-        "quantized_distillation",
-        tuple(_distilled(job, s, scheme, section, taught) for s in kept.students),
+    arms, choice = [plain], Choice(plain, "the only one asked for")
+    if section.method == "quantized_distillation":
+        control = _control(job, kept, taught, scheme, section)
+        trained = _distilled(job, kept, taught, scheme, section, control)
+        for arm in filter(None, (control, trained)):
+            arms.append(arm)
+            choice = _chosen(job, choice, arm)
+    return IntegerArms(scheme, tuple(arms), choice, bits)
+
+
+def _chosen(job: Job, before: Choice, arm: TrainedArm) -> Choice:
+    """Between what was kept so far and one more arm; an arm that was given up is not kept."""
+    if arm.stopped:
+        return Choice(before.kept, f"{before.reason}; distillation was {arm.stopped}")
+    return choose(before.kept, arm, job.task, samples=len(job.data.validation))
+
+
+def _control(
+    job: Job, kept: TrainedArm, taught: ScoredTeacher, scheme: Scheme, section: QuantizeSection
+) -> TrainedArm | None:
+    """The same training on labels alone; None where it would prove nothing, or is not wanted."""
+    wanted = section.few_bits() if section.control == "auto" else section.control
+    if not wanted or not listens(section.objectives):
+        return None
+    labels_only = (OBJECTIVES.build("hard_label"),)
+    return TrainedArm(
+        "quantized_control",
+        tuple(
+            refined(
+                job, s, scheme, section, taught, name="quantized_control", objectives=labels_only
+            )
+            for s in kept.students
+        ),
     )
-    choice = choose(post_training, trained, job.task, samples=len(job.data.validation))
-    return IntegerArms(scheme, post_training, trained, choice, bits)
-
-
-def _post_training(job: Job, source: Trained, scheme: Scheme, section: QuantizeSection) -> Trained:
-    needs = job.needs(
-        student=source.sha256,
-        scheme=scheme.training_key,
-        quantize=section.needs(),
-        seed=source.seed,
-    )
-
-    def work(folder: Path) -> tuple[dict[str, Any], list[str]]:
-        aware = _aware(job, source, scheme, section, learned=False)
-        return {**_finish(job, aware, folder), "train_s": 0.0}, [_FILE]
-
-    stage = job.run.stage(f"post_training/seed-{source.seed}", needs, work)
-    return as_trained(stage, source.seed, _FILE)
 
 
 def _distilled(
-    job: Job, source: Trained, scheme: Scheme, section: QuantizeSection, taught: ScoredTeacher
-) -> Trained:
-    needs = job.needs(
-        student=source.sha256,
-        scheme=scheme.training_key,
-        quantize=section.model_dump(
-            mode="json",
-            exclude={"method": True, "train": {"checkpoint_every_s"}, "objectives": True},
-        ),
-        objectives=[OBJECTIVES.spec_of(o) for o in section.objectives],
-        teacher=taught.teacher.sha256 if listens(section.objectives) else None,
-        seed=source.seed,
-        view_seed=job.recipe.seed,
-    )
-
-    def work(folder: Path) -> tuple[dict[str, Any], list[str]]:
-        aware = _aware(job, source, scheme, section, learned=section.learned_ranges)
-        result = train(
-            aware.module,
-            job.data,
-            job.task,
-            settings=section.train,
+    job: Job,
+    kept: TrainedArm,
+    taught: ScoredTeacher,
+    scheme: Scheme,
+    section: QuantizeSection,
+    control: TrainedArm | None,
+) -> TrainedArm:
+    """The recipe's training; given up at the first seed that its control arm leaves behind."""
+    students: list[Trained] = []
+    for source in kept.students:
+        watch = None
+        if control is not None and section.stop_after is not None:
+            watch = Watch(
+                controls=tuple(tuple(s.history) for s in control.students),
+                paired=kept.students.index(source),
+                task=job.task,
+                samples=len(job.data.validation),
+                patience=section.stop_after,
+            )
+        found = refined(
+            job,
+            source,
+            scheme,
+            section,
+            taught,
+            name="quantized_distillation",
             objectives=section.objectives,
-            teacher=outputs(job, taught, section.objectives, section.train),
-            seed=source.seed,
-            view_seed=job.recipe.seed,
-            folder=folder,
-            progress=job.progress,
-            title=f"quantized distillation, seed {source.seed}",
+            watch=watch,
         )
-        return {**_finish(job, aware, folder), "train_s": result.train_s}, [_FILE]
-
-    stage = job.run.stage(f"quantized_distillation/seed-{source.seed}", needs, work)
-    return as_trained(stage, source.seed, _FILE)
-
-
-def _aware(
-    job: Job, source: Trained, scheme: Scheme, section: QuantizeSection, *, learned: bool
-) -> QuantizationAware:
-    count = min(section.calibration_samples, len(job.data.train))
-    picked = np.random.default_rng(source.seed).permutation(len(job.data.train))[:count]
-    return QuantizationAware(
-        load_student(job, source),
-        section,
-        scheme,
-        job.data.train.batch(np.sort(picked)),
-        learned=learned,
-        seed=source.seed,
-    )
-
-
-def _finish(job: Job, aware: QuantizationAware, folder: Path) -> dict[str, Any]:
-    """Freeze, store, and score what was stored rather than what was trained."""
-    frozen = aware.freeze()
-    store.save(frozen, folder / _FILE)
-    return scored(job, simulate(frozen))
+        students.append(found)
+        if found.stopped:
+            break
+    return TrainedArm("quantized_distillation", tuple(students))

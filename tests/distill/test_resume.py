@@ -112,6 +112,26 @@ def test_killed_again_and_again_it_ends_with_the_same_bits(
     assert result.resumed_from is not None
 
 
+def test_a_training_that_is_stopped_early_ends_alike_however_often_it_is_killed(
+    tmp_path: Path, data: Data
+) -> None:
+    settings = _SETTINGS["sgd"].model_copy(update={"checkpoint_every_s": _EVERY_STEP})
+
+    def after_two(history: Any) -> bool:
+        return len(history) == 2
+
+    whole_net, whole = _call(tmp_path / "whole", data, settings, stop_when=after_two)
+    assert (whole.stopped, len(whole.history), whole.steps) == (True, 2, _TOTAL * 2 // 3)
+    with pytest.raises(KeyboardInterrupt):
+        _call(tmp_path / "cut", data, settings, _Killer(8), stop_when=after_two)
+    net, result = _call(tmp_path / "cut", data, settings, stop_when=after_two)
+    assert (result.stopped, result.resumed_from) == (True, 8)
+    assert model_sha256(net) == model_sha256(whole_net)
+    again, _ = _call(tmp_path / "cut", data, settings, stop_when=after_two)
+    assert model_sha256(again) == model_sha256(whole_net)
+    assert not _call(tmp_path / "never", data, settings, stop_when=lambda _: False)[1].stopped
+
+
 def test_a_projector_and_a_teacher_resume_too(tmp_path: Path, data: Data, teacher: Any) -> None:
     stored = TeacherOutputs.open(
         tmp_path / "t", teacher, data, augment=_AUGMENT, epochs=3, progress=Silent(), taps=("2",)

@@ -91,6 +91,17 @@ def test_quantized_arms_are_compared_with_the_float_arm_that_was_kept(met_report
     assert quantization.points == pytest.approx(0.74, abs=1e-2)
 
 
+def test_quantized_distillation_is_compared_with_its_control(met_report: Report) -> None:
+    *arms, quantized = met_report.arms
+    control = quantized.model_copy(update={"name": "quantized_control", "title": "labels"})
+    found = gains(met_report.model_copy(update={"arms": (*arms, control, quantized)}))
+    assert (found[-1].title, found[-1].before, found[-1].points) == (
+        "Quantized distillation over labels alone",
+        "labels",
+        0.0,
+    )
+
+
 def test_every_quantization_scheme_has_its_own_gains(met_report: Report) -> None:
     control, distilled, post_training, quantized = met_report.arms
     second = [a.model_copy(update={"title": f"{a.title} B"}) for a in (post_training, quantized)]

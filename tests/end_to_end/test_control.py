@@ -1,0 +1,54 @@
+"""Quantized distillation beside its control arm, through whole runs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from edgekd.report import html
+from tests.end_to_end.conftest import Finished
+
+Compress = Callable[..., Finished]
+
+
+def quantize(**fields: Any) -> dict[str, Any]:
+    return {
+        "weights": {"name": "minmax", "bits": 3},
+        "train": {"epochs": 4, "batch_size": 16, "learning_rate": 0.05},
+        "stop_after": 2,
+        **fields,
+    }
+
+
+def test_few_bits_have_a_control_arm(compress_vectors: Compress) -> None:
+    run = compress_vectors(quantize=quantize())
+    names = [arm.name for arm in run.report.arms]
+    assert names == [
+        "control", "distilled", "post_training", "quantized_control", "quantized_distillation",
+    ]  # fmt: skip
+    stages = run.stages()
+    assert len(stages["quantized_control/seed-0"]["result"]["history"]) == 4
+    assert stages["quantized_control/seed-0"]["needs"]["teacher"] is None
+    # 8 bits have none, unless it is asked for
+    whole = compress_vectors(quantize={"train": {"epochs": 1, "batch_size": 16}})
+    assert "quantized_control" not in [arm.name for arm in whole.report.arms]
+
+
+def test_distillation_that_hurts_is_stopped_and_its_control_kept(
+    compress_vectors: Compress,
+) -> None:
+    untrained = {
+        "family": {"name": "mlp", "widths": [16]},
+        "train": {"epochs": 1, "batch_size": 16, "learning_rate": 1e-9},
+    }
+    alone = [{"name": "logits_kl", "weight": 1.0, "temperature": 5.0}]
+    run = compress_vectors(teacher=untrained, quantize=quantize(objectives=alone))
+    arms = {arm.name: arm for arm in run.report.arms}
+    given_up = arms["quantized_distillation"]
+    assert given_up.chosen_seed is None
+    assert given_up.note.startswith("stopped after epoch 2 of 4: the control arm")
+    assert len(run.stages()["quantized_distillation/seed-0"]["result"]["history"]) == 2
+    kept = next(a for a in run.report.arms[2:] if a.chosen_seed is not None)
+    assert "distillation was stopped after epoch 2" in kept.note
+    assert any("stopped after epoch 2" in text for text in run.report.warnings)
+    assert "stopped after epoch 2" in html.render(run.report)
