@@ -17,6 +17,7 @@ from edgekd.quantize.fake_quant import ActivationFakeQuant
 from edgekd.quantize.fold import fold_batch_norms, trace
 from edgekd.quantize.observers import Observer
 from edgekd.quantize.placement import Placement, place
+from edgekd.quantize.restore import restore_statistics
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -82,14 +83,18 @@ class QuantizationAware:
         )
         self._learned = learned
         ranges = _calibrate(self.graph, self.placement, settings, scheme, calibration, seed)
+        shared = granularity_for(settings, scheme)
         self.module = _with_fake_quant(
-            self.graph,
-            self.placement,
-            settings,
-            granularity_for(settings, scheme),
-            ranges,
-            learned,
+            self.graph, self.placement, settings, shared, ranges, learned
         )
+        if settings.restores_statistics():
+            restore_statistics(
+                self.graph,
+                self.module,
+                self.placement.weights,
+                calibration,
+                lambda path: _requantize(self.module, self.placement, settings, shared, path),
+            )
 
     def freeze(self) -> QuantizedStudent:
         """The integers as they stand now.
@@ -218,9 +223,7 @@ def _with_fake_quant(
     for path in placement.weights:
         parent, _, name = path.rpartition(".")
         layer: Any = module.get_submodule(path)
-        chosen = placement.chosen.get(path)
-        quantizer = settings.weights if chosen is None else chosen.quantizer
-        shared = granularity if chosen is None else chosen.granularity or granularity
+        quantizer, shared = _chosen(placement, settings, granularity, path)
         _refuse_unusable(path, layer.weight, shared)
         fake = quantizer.fake_quant(layer.weight, shared)
         layer.requires_grad_(getattr(fake, "trains_layer", True))
@@ -258,6 +261,29 @@ def _refuse_unusable(path: str, weight: Tensor, granularity: Granularity) -> Non
             got=f"a weight of shape {tuple(weight.shape)}",
             todo="give the layer another granularity with a rule",
         )
+
+
+def _chosen(
+    placement: Placement, settings: QuantizeSettings, granularity: Granularity, path: str
+) -> tuple[Any, Granularity]:
+    """Quantizer and granularity of one layer."""
+    chosen = placement.chosen.get(path)
+    if chosen is None:
+        return settings.weights, granularity
+    return chosen.quantizer, chosen.granularity or granularity
+
+
+def _requantize(
+    module: fx.GraphModule,
+    placement: Placement,
+    settings: QuantizeSettings,
+    granularity: Granularity,
+    path: str,
+) -> None:
+    """Start the quantizer of one layer anew, from the weights as they are."""
+    quantized: Any = module.get_submodule(path)
+    quantizer, shared = _chosen(placement, settings, granularity, path)
+    quantized.weight_fake_quant = quantizer.fake_quant(quantized.layer.weight, shared).eval()
 
 
 def _insert(module: fx.GraphModule, grids: dict[str, ActivationFakeQuant]) -> None:

@@ -61,6 +61,9 @@ class QuantizeSettings(Config):
         learned_zero_points: And the zero points of tensors that have negative values, where the
             target has any.
         calibration_samples: How many train samples are looked at.
+        restore_statistics: Put back the mean and the spread that rounding takes from each channel,
+            on the calibration samples, as batch norms re-estimated behind the rounded weights
+            would; auto is yes where some weights or activations have fewer than 8 bits.
         keep_float: Patterns of layers that stay in float; short for rules in front of the others.
         rules: Which layers get another weight quantizer, or none; the last match wins.
         redistribute_batches: Train minibatches whose gradients decide how the points of trained
@@ -78,6 +81,7 @@ class QuantizeSettings(Config):
     learned_ranges: bool = True
     learned_zero_points: bool = False
     calibration_samples: Annotated[int, Field(ge=1)] = 512
+    restore_statistics: Literal["auto"] | bool = "auto"
     keep_float: tuple[Pattern, ...] = ()
     rules: tuple[Rule, ...] = ()
     redistribute_batches: Annotated[int, Field(ge=0)] = 0
@@ -113,6 +117,11 @@ class QuantizeSettings(Config):
         if self.activation_bits != "float":
             widths.append(self.activation_bits)
         return min(widths) < _WHOLE_BITS or self.mixed is not None
+
+    def restores_statistics(self) -> bool:
+        """`restore_statistics`, decided."""
+        chosen = self.restore_statistics
+        return self.few_bits() if chosen == "auto" else chosen
 
     def needs(self) -> dict[str, Any]:
         """What post-training quantization depends on."""
