@@ -6,9 +6,9 @@ import copy
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, field_validator
+from pydantic import Field, field_validator, model_validator
 
 from edgekd.core.budget import BudgetText
 from edgekd.core.config import Config, load_yaml, nearest, parse_yaml, validate
@@ -46,6 +46,25 @@ class DistillSection(TrainSettings):
     objectives: _Objectives = Field(default=("hard_label", "logits_kl"), validate_default=True)
 
 
+class TuneSection(Config):
+    """Temperatures and weights of the teacher that are tried at the bits they are for.
+
+    Attributes:
+        temperatures: Of every objective that has one.
+        weights: Of the same; what listens to labels alone gets the rest of 1.
+        epochs: Of each trial; the first seed trains once for every pair, and once on labels.
+    """
+
+    temperatures: Annotated[
+        tuple[Annotated[float, Field(gt=0, le=1000)], ...], Field(min_length=1)
+    ] = (1.0, 2.0, 5.0)
+    weights: Annotated[tuple[Annotated[float, Field(gt=0, le=1)], ...], Field(min_length=1)] = (
+        0.3,
+        0.7,
+    )
+    epochs: Annotated[int, Field(ge=1)] = 1
+
+
 class QuantizeSection(QuantizeSettings):
     """How the float student becomes integers.
 
@@ -57,6 +76,8 @@ class QuantizeSection(QuantizeSettings):
             a float student and can destroy one of few bits.
         control: Also train through the rounding on labels alone, to see whether the teacher
             helped; auto is yes where some weights or activations have fewer than 8 bits.
+        tune: Choose temperature and weight of the teacher by short trials, on validation loss;
+            null to take them from `objectives`.
         stop_after: Epochs in a row that the control arm must be ahead by more than chance, on the
             validation split, before the distilled training is given up; null for never.
     """
@@ -71,7 +92,14 @@ class QuantizeSection(QuantizeSettings):
     )
 
     control: Literal["auto"] | bool = "auto"
+    tune: TuneSection | None = None
     stop_after: Annotated[int, Field(ge=1)] | None = 3
+
+    @model_validator(mode="after")
+    def _something_to_tune(self) -> Self:
+        if self.tune is not None and not any(hasattr(o, "temperature") for o in self.objectives):
+            raise ValueError("tune needs an objective with a temperature, such as logits_kl")
+        return self
 
     @field_validator("train", mode="before")
     @classmethod

@@ -16,6 +16,7 @@ from edgekd.numerics.encoding import round_trip
 from edgekd.quantize.fake_quant import ActivationFakeQuant
 from edgekd.quantize.fold import fold_batch_norms, trace
 from edgekd.quantize.observers import Observer
+from edgekd.quantize.oscillation import Oscillation
 from edgekd.quantize.placement import Placement, place
 from edgekd.quantize.restore import restore_statistics
 
@@ -35,15 +36,30 @@ class QuantizedLayer(nn.Module):
     Args:
         layer: The float layer; its weight and bias are trained.
         weight_fake_quant: From a quantizer.
+
+    Attributes:
+        oscillation: Where weights that flip are frozen: what watches them.
     """
 
     def __init__(self, layer: nn.Module, weight_fake_quant: Any) -> None:
         super().__init__()
         self.layer, self.weight_fake_quant = layer, weight_fake_quant
+        self.oscillation: Oscillation | None = None
+
+    def settle(self) -> None:
+        """Put frozen weights where they belong; in training, look for more of them."""
+        if self.oscillation is None:
+            return
+        weight: Any = self.layer.weight
+        encoding = self.weight_fake_quant.encoding(weight)
+        self.oscillation.hold(weight, encoding)
+        if self.training:
+            self.oscillation.see(weight, encoding)
 
     def forward(self, value: Tensor) -> Tensor:
         """As the layer, with the rounded weight."""
         layer: Any = self.layer
+        self.settle()
         weight = self.weight_fake_quant(layer.weight)
         if isinstance(layer, nn.Linear):
             return F.linear(value, weight, layer.bias)
@@ -60,6 +76,7 @@ class QuantizationAware:
         scheme: Of the targets it is for.
         calibration: Real train inputs, (N, …).
         seed: Of the sampling of activations.
+        steps: Of the training that follows; 0 for none.
 
     Attributes:
         module: What to train; parameters are the float weights and, if learned, the scales.
@@ -74,6 +91,7 @@ class QuantizationAware:
         *,
         learned: bool,
         seed: int,
+        steps: int = 0,
     ) -> None:
         self.graph = fold_batch_norms(trace(student))
         self.placement = place(
@@ -96,6 +114,15 @@ class QuantizationAware:
                 lambda path: _requantize(self.module, self.placement, settings, shared, path),
             )
 
+        if settings.freeze_oscillating is not None and steps:
+            start = int(settings.freeze_oscillating.start * steps)
+            for path in self.placement.weights:
+                quantized: Any = self.module.get_submodule(path)
+                weight = quantized.layer.weight
+                if weight.requires_grad:
+                    watch = Oscillation(weight, settings.freeze_oscillating, start_step=start)
+                    quantized.oscillation = watch
+
     def freeze(self) -> QuantizedStudent:
         """The integers as they stand now.
 
@@ -108,6 +135,7 @@ class QuantizationAware:
         for path in self.placement.weights:
             quantized = layers[path]
             assert isinstance(quantized, QuantizedLayer)
+            quantized.eval().settle()
             source: Any = quantized.layer
             _refuse_unusable(path, source.weight, PerTensor())
             weights[path] = quantized.weight_fake_quant.encoding(source.weight)

@@ -14,6 +14,7 @@ from edgekd.quantize.quantizers._contract import QUANTIZERS, QuantizerField
 from edgekd.quantize.rules import Pattern, PlacedRule, Rule, in_order
 
 _WHOLE_BITS = 8
+_TRAINING_ONLY = ("learned_ranges", "learned_zero_points", "freeze_oscillating")
 
 
 class MixedSettings(Config):
@@ -45,6 +46,20 @@ class MixedSettings(Config):
         return self
 
 
+class FreezeSettings(Config):
+    """Freezing of weights that flip between two codes (Nagel et al. 2022, arXiv 2203.11086).
+
+    Attributes:
+        threshold: Flips per step, as a moving average, above which a weight is frozen.
+        momentum: Share of the newest step in that average.
+        start: Share of the training before the first weight is frozen.
+    """
+
+    threshold: Annotated[float, Field(gt=0, lt=1)] = 0.02
+    momentum: Annotated[float, Field(gt=0, le=1)] = 0.01
+    start: Annotated[float, Field(ge=0, lt=1)] = 0.5
+
+
 class QuantizeSettings(Config):
     """How a float student becomes integers.
 
@@ -64,6 +79,8 @@ class QuantizeSettings(Config):
         restore_statistics: Put back the mean and the spread that rounding takes from each channel,
             on the calibration samples, as batch norms re-estimated behind the rounded weights
             would; auto is yes where some weights or activations have fewer than 8 bits.
+        freeze_oscillating: Freeze weights that keep flipping between two codes, near the end of
+            training; null for never.
         keep_float: Patterns of layers that stay in float; short for rules in front of the others.
         rules: Which layers get another weight quantizer, or none; the last match wins.
         redistribute_batches: Train minibatches whose gradients decide how the points of trained
@@ -82,6 +99,7 @@ class QuantizeSettings(Config):
     learned_zero_points: bool = False
     calibration_samples: Annotated[int, Field(ge=1)] = 512
     restore_statistics: Literal["auto"] | bool = "auto"
+    freeze_oscillating: FreezeSettings | None = None
     keep_float: tuple[Pattern, ...] = ()
     rules: tuple[Rule, ...] = ()
     redistribute_batches: Annotated[int, Field(ge=0)] = 0
@@ -125,9 +143,9 @@ class QuantizeSettings(Config):
 
     def needs(self) -> dict[str, Any]:
         """What post-training quantization depends on."""
-        mine = set(QuantizeSettings.model_fields) - {
-            "method",
-            "learned_ranges",
-            "learned_zero_points",
-        }
+        mine = set(QuantizeSettings.model_fields) - {"method", *_TRAINING_ONLY}
         return self.model_dump(mode="json", include=mine)
+
+    def training_needs(self) -> dict[str, Any]:
+        """What training through the rounding depends on besides."""
+        return self.model_dump(mode="json", include=set(_TRAINING_ONLY))

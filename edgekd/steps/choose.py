@@ -28,6 +28,9 @@ class Trained:
         train_s: Seconds of training.
         history: Metric on the validation split after every epoch; empty without a training.
         stopped: Why the training was ended early; empty where it was not.
+        oscillating: Share of the weights that still flip between two codes at the end; None where
+            nobody looked.
+        frozen: Share of the weights that were frozen for that.
     """
 
     seed: int
@@ -39,6 +42,8 @@ class Trained:
     train_s: float
     history: Sequence[float] = ()
     stopped: str = ""
+    oscillating: float | None = None
+    frozen: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,10 +53,12 @@ class TrainedArm:
     Attributes:
         name: control, distilled, post_training, quantized_control or quantized_distillation.
         students: One per seed; of an arm that was stopped, those trained until then.
+        note: What else the report should say.
     """
 
     name: str
     students: tuple[Trained, ...]
+    note: str = ""
 
     @property
     def validation(self) -> float:

@@ -277,15 +277,25 @@ def _arms(floats: FloatArms, integers: dict[str, IntegerArms]) -> tuple[model.Ar
 
 def _arm(arm: TrainedArm, choice: Choice, *, scheme: str = "") -> model.Arm:
     kept = arm is choice.kept
+    decided = f"kept: {choice.reason}" if kept else arm.stopped or "not kept"
     return model.Arm(
         name=arm.name,
         title=_TITLES[arm.name] + (f", {scheme}" if scheme else ""),
         scores=tuple(s.test for s in arm.students),
         validation=tuple(s.validation for s in arm.students),
         chosen_seed=arm.best.seed if kept else None,
-        note=f"kept: {choice.reason}" if kept else arm.stopped or "not kept",
+        note="; ".join(filter(None, (decided, arm.note, _oscillation(arm)))),
         train_s=sum(s.train_s for s in arm.students),
     )
+
+
+def _oscillation(arm: TrainedArm) -> str:
+    """How many weights still flip between two codes, where somebody looked."""
+    seen = [(s.oscillating, s.frozen) for s in arm.students]
+    if any(a is None or b is None for a, b in seen):
+        return ""
+    flipping, frozen = (100 * float(np.mean(x)) for x in zip(*seen, strict=True))
+    return f"{flipping:.2f} % of the weights oscillate at the end, {frozen:.2f} % are frozen"
 
 
 def _given_up(integers: dict[str, IntegerArms]) -> list[str]:

@@ -6,10 +6,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from edgekd.distill.feed import Feed
 from edgekd.distill.objectives._contract import OBJECTIVES
 from edgekd.distill.trainer import train
 from edgekd.quantize import store
 from edgekd.quantize.convert import QuantizationAware, simulate
+from edgekd.quantize.oscillation import shares
 from edgekd.steps.learn import as_trained, load_student, scored
 from edgekd.steps.teach import listens, outputs, training_needs
 
@@ -71,7 +73,7 @@ def refined(
     needs = job.needs(
         student=source.sha256,
         scheme=scheme.training_key,
-        quantize={**section.needs(), "learned_ranges": section.learned_ranges},
+        quantize={**section.needs(), **section.training_needs()},
         train=training_needs(section.train.model_dump(mode="json")),
         objectives=[OBJECTIVES.spec_of(o) for o in objectives],
         teacher=taught.teacher.sha256 if listens(objectives) else None,
@@ -81,7 +83,15 @@ def refined(
     )
 
     def work(folder: Path) -> tuple[dict[str, Any], list[str]]:
-        aware = _aware(job, source, scheme, section, learned=section.learned_ranges)
+        per_epoch = Feed(job.data.train, section.train.batch_size, source.seed).steps_per_epoch
+        aware = _aware(
+            job,
+            source,
+            scheme,
+            section,
+            learned=section.learned_ranges,
+            steps=per_epoch * section.train.epochs,
+        )
         result = train(
             aware.module,
             job.data,
@@ -105,13 +115,20 @@ def refined(
             "train_s": result.train_s,
             "history": [record.validation_score for record in result.history],
             "stopped": stopped,
+            **shares(aware.module),
         }, [FILE]
 
     return as_trained(job.run.stage(f"{name}/seed-{source.seed}", needs, work), source.seed, FILE)
 
 
 def _aware(
-    job: Job, source: Trained, scheme: Scheme, section: QuantizeSection, *, learned: bool
+    job: Job,
+    source: Trained,
+    scheme: Scheme,
+    section: QuantizeSection,
+    *,
+    learned: bool,
+    steps: int = 0,
 ) -> QuantizationAware:
     count = min(section.calibration_samples, len(job.data.train))
     picked = np.random.default_rng(source.seed).permutation(len(job.data.train))[:count]
@@ -122,6 +139,7 @@ def _aware(
         job.data.train.batch(np.sort(picked)),
         learned=learned,
         seed=source.seed,
+        steps=steps,
     )
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from edgekd.distill.objectives._contract import OBJECTIVES
@@ -14,6 +14,7 @@ from edgekd.steps.mix import allocation, resolved
 from edgekd.steps.points import with_shared_points
 from edgekd.steps.quantized import calibrated, refined
 from edgekd.steps.teach import listens
+from edgekd.steps.tune import tuned
 from edgekd.steps.watch import Watch
 
 if TYPE_CHECKING:
@@ -70,7 +71,9 @@ def _arms(job: Job, kept: TrainedArm, taught: ScoredTeacher, scheme: Scheme) -> 
     arms, choice = [plain], Choice(plain, "the only one asked for")
     if section.method == "quantized_distillation":
         control = _control(job, kept, taught, scheme, section)
-        trained = _distilled(job, kept, taught, scheme, section, control)
+        found = tuned(job, kept, taught, scheme, section)
+        trained = _distilled(job, kept, taught, scheme, found.section, control)
+        trained = replace(trained, note=found.note)
         for arm in filter(None, (control, trained)):
             arms.append(arm)
             choice = _chosen(job, choice, arm)

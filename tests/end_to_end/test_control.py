@@ -5,7 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+import pytest
+
+from edgekd.core.errors import RecipeError
+from edgekd.distill.objectives._contract import OBJECTIVES
 from edgekd.report import html
+from edgekd.steps.tune import with_teacher
 from tests.end_to_end.conftest import Finished
 
 Compress = Callable[..., Finished]
@@ -52,3 +57,40 @@ def test_distillation_that_hurts_is_stopped_and_its_control_kept(
     assert "distillation was stopped after epoch 2" in kept.note
     assert any("stopped after epoch 2" in text for text in run.report.warnings)
     assert "stopped after epoch 2" in html.render(run.report)
+
+
+def test_temperature_and_weight_are_tried_at_the_bits_and_flips_are_frozen(
+    compress_vectors: Compress,
+) -> None:
+    run = compress_vectors(
+        quantize=quantize(
+            tune={"temperatures": [1, 5], "weights": [0.5, 1.0]}, freeze_oscillating={}
+        )
+    )
+    trials = {name: s for name, s in run.stages().items() if name.startswith("tune/")}
+    assert len(trials) == 2 * 2 + 1
+    losses = {
+        name.split("/")[1]: trial["result"]["validation_loss"] for name, trial in trials.items()
+    }
+    del losses["labels-alone"]
+    best = min(losses, key=lambda name: losses[name])
+    objectives = run.stages()["quantized_distillation/seed-0"]["needs"]["objectives"]
+    (teacher,) = [o for o in objectives if o["name"] == "logits_kl"]
+    assert best == f"T-{teacher['temperature']:g}-weight-{teacher['weight']:g}"
+    note = run.report.arms[-1].note
+    assert "has the least validation loss after 1 epochs" in note
+    assert "labels alone: " in note
+    assert "of the weights oscillate at the end" in note
+
+
+def test_the_terms_of_labels_get_the_rest() -> None:
+    labels, teacher = (OBJECTIVES.build(name) for name in ("hard_label", "logits_kl"))
+    found = with_teacher((labels, teacher), 3.0, 0.75)
+    assert [o.weight for o in found] == [0.25, 0.75]
+    assert [getattr(o, "temperature", None) for o in found] == [None, 3.0]
+    assert len(with_teacher((labels, teacher), 3.0, 1.0)) == 1
+
+
+def test_a_grid_needs_something_to_tune(compress_vectors: Compress) -> None:
+    with pytest.raises(RecipeError, match="tune needs an objective with a temperature"):
+        compress_vectors(quantize=quantize(tune={}, objectives=["hard_label"]))
