@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from edgekd.report import format as fmt
 from edgekd.report.budgets import title
-from edgekd.report.rows import storage, widths
+from edgekd.report.rows import options, storage, widths
 from edgekd.report.summary import closest_point, drop_points, facts, headline
 
 if TYPE_CHECKING:
@@ -39,6 +39,11 @@ def render(report: Report) -> str:
         f"- {_code(t.target)}: {_text(storage(t.storage))} (counted)"
         for t in report.targets
         if t.storage is not None
+    ]
+    lines += [
+        f"- {_code(t.target)}: {_text(options(t))}, as it was here"
+        for t in report.targets
+        if t.options
     ]
     if report.skipped:
         lines.append(f"- left in float: {', '.join(_code(name) for name in report.skipped)}")

@@ -245,6 +245,7 @@ class TargetResult(Value):
     Attributes:
         measured: The artifact.
         storage: What it takes otherwise counted; None in reports of older versions.
+        options: Of the runtime, under which all of this was found; deploy with the same.
         baseline: The float teacher in the same runtime, timed in the same run.
         student_float: The same for the float student; the control arm has the same network.
     """
@@ -267,6 +268,7 @@ class TargetResult(Value):
     ladder: tuple[Rung, ...]
     parity: Parity
     storage: Storage | None = None
+    options: dict[str, str | int | float | bool] = {}
 
 
 class Net(Value):

@@ -59,7 +59,8 @@ def memory(report: Report) -> list[dict[str, Any]]:
     """File size and peak memory of every artifact, and of the float models timed beside it."""
     found = []
     for target in report.targets:
-        note = "; ".join(filter(None, (target.measured.artifact, storage(target.storage))))
+        parts = (target.measured.artifact, options(target), storage(target.storage))
+        note = "; ".join(filter(None, parts))
         found.append(_memory(target.measured, target.target, note))
         note = f"in the same runtime as {target.target}"
         if target.student_float is not None:
@@ -145,6 +146,12 @@ def budget_use(budget: BudgetResult) -> str:
     if budget.value is None or budget.limit <= 0 or budget.value < 0:
         return "–"
     return fmt.percent(budget.value / budget.limit, 0)
+
+
+def options(target: TargetResult) -> str:
+    """How the artifact has to be opened to do what the report says; empty for plainly."""
+    words = ", ".join(f"{name}={value}" for name, value in target.options.items())
+    return f"open it with {words}" if words else ""
 
 
 def storage(found: Storage | None) -> str:

@@ -206,6 +206,7 @@ def _target(
             agreement=1.0 if last.agreement is None else last.agreement,
         ),
         storage=_storage(job, shipped),
+        options=target.options,
     )
 
 

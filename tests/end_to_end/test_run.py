@@ -125,17 +125,21 @@ def test_the_ladder_is_climbed_rung_by_rung(images: Finished, index: int) -> Non
 
 
 def predictions(run: Finished, target: TargetResult, samples: np.ndarray) -> np.ndarray:
-    """Decisions of a delivered file, through the runtime's own interface."""
+    """Decisions of a delivered file, through the runtime's own interface, as the report says."""
     path = run.folder / target.measured.artifact
     if target.backend == "onnxruntime":
         import onnxruntime
 
-        session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+        options = onnxruntime.SessionOptions()
+        for name, value in target.options.items():
+            options.add_session_config_entry(name, str(value))
+        providers = ["CPUExecutionProvider"]
+        session = onnxruntime.InferenceSession(path, options, providers=providers)
         rows = [session.run(None, {"input": x[None]})[0][0] for x in samples]
     else:
         import openvino
 
-        model = openvino.Core().compile_model(path, "CPU")
+        model = openvino.Core().compile_model(path, "CPU", target.options)
         rows = [model({"input": x[None]})[0][0] for x in samples]
     return np.argmax(rows, axis=1)
 
