@@ -96,6 +96,7 @@ def resnet_table(parts: Parts) -> str:
     teacher = parts.result("teacher")
     if teacher is None:
         return ""
+    verdicts: list[str] = []
     lines.append(f"| float | float | {100 * teacher['test']:.2f} | | | |")
     for bits in RESNET_EPOCHS:
         found = parts.result(f"resnet20-w{bits}a{bits}")
@@ -105,7 +106,9 @@ def resnet_table(parts: Parts) -> str:
                 f"| {bits} bits | {bits} bits | {100 * found['test']:.2f} | {loss:.2f}"
                 f" | {RESNET_WANTED[bits]:.2f} | {found['stored_bytes'] / 1000:.1f} |"
             )
-    return "\n".join(lines)
+            met = "met" if loss <= RESNET_WANTED[bits] else "not met"
+            verdicts.append(f"- Lose no more than APoT at {bits} bits: {met}.")
+    return "\n".join([*lines, "", *verdicts])
 
 
 def _line(student: str, bits: int, method: str, cells: Sequence[str]) -> str:
