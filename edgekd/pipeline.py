@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from edgekd.core.progress import Progress, Silent
 from edgekd.core.stages import Run
 from edgekd.recipe import load_recipe
-from edgekd.steps import check, learn, measure, prove, ship, shrink, teach
+from edgekd.steps import check, explain, learn, measure, prove, ship, shrink, teach
 from edgekd.steps.conclude import conclude, write
 from edgekd.steps.job import Job, open_job
 
@@ -76,7 +76,8 @@ def _run(job: Job, command: str) -> Report:
     shipment = ship.artifacts(job, floats, integers, teacher)
     proofs = prove.proofs(job, shipment)
     figures = measure.figures(job, shipment)
-    report = conclude(job, teacher, floats, integers, shipment, proofs, figures, command)
+    causes = explain.explanations(job, shipment, figures)
+    report = conclude(job, teacher, floats, integers, shipment, proofs, figures, causes, command)
     write(job, report, shipment)
     return report
 

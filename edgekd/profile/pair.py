@@ -130,9 +130,8 @@ def _measured(
         for device, load, profile in zip(devices, loads, profiles, strict=True):
             title = f"{load.path.name} on {load.target.name}"
             progress.say(f"{title}: reading layers")
-            readings = [device.layers(load) for _ in range(_READINGS)]
-            best = min(readings, key=_sum_us)
-            found.append(MeasuredModel(_explained(title, profile, best), profile))
+            layers = read_layers(device, load)
+            found.append(MeasuredModel(explained(title, profile, layers), profile))
     return found[0], found[1]
 
 
@@ -143,11 +142,17 @@ def _same_file(runs: tuple[Run, Run], sizes: list[int], hashes: list[str]) -> bo
     return first.samefile(second) or (alone and hashes[0] == hashes[1])
 
 
+def read_layers(device: Device, load: Load) -> tuple[LayerRecord, ...]:
+    """Every node as it runs on the device, in the reading that was interrupted least."""
+    return min((device.layers(load) for _ in range(_READINGS)), key=_sum_us)
+
+
 def _sum_us(layers: tuple[LayerRecord, ...]) -> float:
     return sum(layer.time_us or 0.0 for layer in layers)
 
 
-def _explained(title: str, profile: Profile, layers: tuple[LayerRecord, ...]) -> Explained:
+def explained(title: str, profile: Profile, layers: tuple[LayerRecord, ...]) -> Explained:
+    """One side of a comparison; the machine is the one that the profile was made on."""
     machine = profile.environment["machine"]
     return Explained(
         title=title,

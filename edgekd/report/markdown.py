@@ -47,10 +47,21 @@ def render(report: Report) -> str:
     ]
     if report.skipped:
         lines.append(f"- left in float: {', '.join(_code(name) for name in report.skipped)}")
+    lines += _causes(report)
     for mixed in report.mixed:
         lines += ["", *_bits(mixed)]
     lines += ["", f"Reproduce: {_code(report.command)}", ""]
     return "\n".join(lines)
+
+
+def _causes(report: Report) -> list[str]:
+    """What costs most time in each artifact."""
+    first = [(t, t.explanation.findings[0]) for t in report.targets if t.explanation
+             and t.explanation.findings]  # fmt: skip
+    return [
+        f"- costs most on {_code(t.target)}: {_text(f.title)}; to do: {_text(f.what_to_change)}"
+        for t, f in first
+    ]
 
 
 def _cells(target: TargetResult) -> list[str]:

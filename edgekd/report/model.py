@@ -239,6 +239,37 @@ class Storage(Value):
     huffman_bytes: int | None = None
 
 
+class Finding(Value):
+    """One thing that costs time in the artifact; `time_us` bounds what can be won."""
+
+    title: str
+    time_us: float
+    what_to_change: str
+    read_from: str
+
+
+class Spent(Value):
+    """Time that nodes of one sort take in both models, by the runtime's counters."""
+
+    on: str
+    student_float_us: float
+    artifact_us: float
+
+
+class Explanation(Value):
+    """Where the time of an artifact goes, beside the float student in the same runtime.
+
+    Attributes:
+        spent: By sort of node.
+        findings: What costs time, the longest first.
+        notes: How far the figures can be trusted.
+    """
+
+    spent: tuple[Spent, ...]
+    findings: tuple[Finding, ...]
+    notes: tuple[str, ...]
+
+
 class TargetResult(Value):
     """Everything about one target.
 
@@ -248,6 +279,7 @@ class TargetResult(Value):
         options: Of the runtime, under which all of this was found; deploy with the same.
         baseline: The float teacher in the same runtime, timed in the same run.
         student_float: The same for the float student; the control arm has the same network.
+        explanation: None where nothing was measured, and for float targets.
     """
 
     target: str
@@ -269,6 +301,7 @@ class TargetResult(Value):
     parity: Parity
     storage: Storage | None = None
     options: dict[str, str | int | float | bool] = {}
+    explanation: Explanation | None = None
 
 
 class Net(Value):

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from edgekd.core.types import Profile
+    from edgekd.profile.explain import Explanation
     from edgekd.profile.percentiles import Percentiles
     from edgekd.steps.choose import Choice, TrainedArm
     from edgekd.steps.job import Job
@@ -55,11 +56,14 @@ def conclude(
     shipment: Shipment,
     proofs: dict[str, Proof],
     figures: dict[str, Figures],
+    causes: dict[str, Explanation],
     command: str,
 ) -> model.Report:
     """Judge every target and assemble the report."""
     targets = tuple(
-        _target(job, taught, floats, shipment, shipped, proofs[shipped.target.name], figures)
+        _target(
+            job, taught, floats, shipment, shipped, proofs[shipped.target.name], figures, causes
+        )
         for shipped in shipment.artifacts
     )
     student = build_student(job, job.recipe.seed)
@@ -161,6 +165,7 @@ def _target(
     shipped: Shipped,
     proof: Proof,
     figures: dict[str, Figures],
+    causes: dict[str, Explanation],
 ) -> model.TargetResult:
     target = shipped.target
     measured = _measured(job, shipped, figures[shipped.name])
@@ -207,6 +212,25 @@ def _target(
         ),
         storage=_storage(job, shipped),
         options=target.options,
+        explanation=_explanation(causes.get(target.name)),
+    )
+
+
+def _explanation(found: Explanation | None) -> model.Explanation | None:
+    if found is None:
+        return None
+    floats, integers = found.first.categories, found.second.categories
+    return model.Explanation(
+        spent=tuple(
+            model.Spent(
+                on=name,
+                student_float_us=floats[name].time_us,
+                artifact_us=integers[name].time_us,
+            )
+            for name in floats
+        ),
+        findings=tuple(model.Finding(**asdict(finding)) for finding in found.findings),
+        notes=found.notes,
     )
 
 

@@ -49,7 +49,7 @@ def figures(job: Job, shipment: Shipment) -> dict[str, Figures]:
         "profile",
         {
             "files": {s.name: s.artifact.sha256 for s in everything},
-            "conditions": {s.name: _conditions(s) for s in everything},
+            "conditions": {s.name: conditions_of(s) for s in everything},
             "rule": job.recipe.profile.model_dump(mode="json"),
             "places": {s.name: asdict(job.place(s.target)) for s in everything},
         },
@@ -71,7 +71,7 @@ def _time(
     with connected([s.target for s in everything]) as devices:
         profiles = measure_on(
             devices,
-            [_load(job, s, device) for s, device in zip(everything, devices, strict=True)],
+            [load_of(job, s, device) for s, device in zip(everything, devices, strict=True)],
             job.recipe.profile,
             inputs="real test samples",
             progress=job.progress,
@@ -85,20 +85,20 @@ def _time(
 def _weigh(job: Job, shipped: Shipped) -> dict[str, Any]:
     def work(folder: Path) -> tuple[dict[str, Any], list[str]]:
         with connected([shipped.target]) as (device,):
-            figure = device.memory(_load(job, shipped, device))
+            figure = device.memory(load_of(job, shipped, device))
         if figure is None:
             return {"peak_mib": None, "runtime_mib": None}, []
         return {"peak_mib": figure.peak_mib, "runtime_mib": figure.runtime_mib}, []
 
     needs = {
         "file": shipped.artifact.sha256,
-        "conditions": _conditions(shipped),
+        "conditions": conditions_of(shipped),
         "place": asdict(job.place(shipped.target)),
     }
     return job.run.stage(f"memory/{shipped.name}", needs, work).result
 
 
-def _load(job: Job, shipped: Shipped, device: Device) -> Load:
+def load_of(job: Job, shipped: Shipped, device: Device) -> Load:
     """A file with real samples; a teacher that came as a file names its input itself."""
     name = shipped.artifact.inputs[0].name
     if shipped.role == "teacher":
@@ -112,7 +112,7 @@ def _load(job: Job, shipped: Shipped, device: Device) -> Load:
     )
 
 
-def _conditions(shipped: Shipped) -> dict[str, Any]:
+def conditions_of(shipped: Shipped) -> dict[str, Any]:
     """What a target decides about a measurement: its conditions, and its runtime's options."""
     target = shipped.target
     return {**target.conditions.model_dump(), "options": target.options}
