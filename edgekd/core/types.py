@@ -149,7 +149,12 @@ class Scheme(Config):
         weights: Always signed, symmetric.
         weight_granularity: Scale per output channel or per tensor.
         bias: int32 behind a DequantizeLinear, or float32.
-        opset: ONNX opset of the file.
+        opset: ONNX opset of the file; `low_bits` raises it where it must.
+        low_bits: How a file holds weights of 4 or 2 bits. "packed": bytes that constant nodes
+            unpack; every runtime folds them when it loads the file. "native": affine ones as INT4
+            or INT2 (opset 25) behind a blocked DequantizeLinear, for students whose weights alone
+            are quantized; ONNX Runtime decodes those at every inference, and OpenVINO refuses
+            INT2. Other bits and codebooks are packed in both.
         holds: Which bits it can store and compute.
     """
 
@@ -158,6 +163,7 @@ class Scheme(Config):
     weight_granularity: Literal["per_channel", "per_tensor"] = "per_channel"
     bias: Literal["int32", "float32"]
     opset: Annotated[int, Field(ge=13, le=25)] = 20
+    low_bits: Literal["packed", "native"] = "packed"
     holds: Holds = Holds()
 
     @property

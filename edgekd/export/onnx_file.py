@@ -16,7 +16,7 @@ from edgekd.core.errors import UnsupportedError
 from edgekd.core.types import QuantizedStudent, Scheme
 from edgekd.export.compact import compact, derive_bias_scales
 from edgekd.export.emit import CODES, GRID_SCALE, EmitGlobalPool, EmitGrid, EmitLayer
-from edgekd.export.storage import Stored, store
+from edgekd.export.storage import NATIVE, Stored, is_native, store
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -51,10 +51,13 @@ def quantized_model(
     dotted path, so that any runtime's names lead back to the student.
 
     Raises:
-        UnsupportedError: An activation has a width that QuantizeLinear does not write, or torch
-            cannot export the student.
+        UnsupportedError: An activation has a width that QuantizeLinear does not write, native
+            weights meet quantized activations, or torch cannot export the student.
     """
-    _check_grids(student)
+    _check_grids(student, scheme)
+    native = [e.bits for e in student.weights.values() if is_native(e, scheme)]
+    opset = max([scheme.opset, *(NATIVE[bits][0] for bits in native)])
+    scheme = scheme.model_copy(update={"opset": opset})
     graph = copy.deepcopy(student.graph)
     _emit_pools(graph, scheme.opset)
     weights = _emit_layers(graph, student, scheme)
@@ -79,7 +82,14 @@ def with_taps(model: bytes) -> tuple[bytes, list[str]]:
     return proto.SerializeToString(), names
 
 
-def _check_grids(student: QuantizedStudent) -> None:
+def _check_grids(student: QuantizedStudent, scheme: Scheme) -> None:
+    if student.activations and scheme.low_bits == "native":
+        raise UnsupportedError(
+            "Native low-bit weights do not go with quantized activations.",
+            expected="activations in float, or packed weights, which integer kernels compute",
+            got="scheme.low_bits: native",
+            todo="set quantize.activation_bits to float, or low_bits to packed in the target",
+        )
     for name, grid in student.activations.items():
         if grid.bits != _GRID_BITS:
             raise UnsupportedError(
@@ -102,7 +112,9 @@ def _emit_layers(
         source = student.activations.get(node.args[0].name)
         parent, _, name = path.rpartition(".")
         layer: Any = graph.get_submodule(path)
-        made = Stored.of(layer.weight.detach().numpy(), student.weights[path])
+        encoding = student.weights[path]
+        native = is_native(encoding, scheme)
+        made = Stored.of(layer.weight.detach().numpy(), encoding, native=native)
         scale = None if source is None else float(source.scale)
         setattr(graph.get_submodule(parent), name, EmitLayer(layer, made, scale, scheme))
         stored[path] = made
@@ -185,7 +197,8 @@ def _finished(proto: Any, weights: Mapping[str, Stored]) -> bytes:
     """Strip what the exporter leaves behind, name nodes after the student, pack the weights."""
     import onnx
 
-    proto.ir_version = IR_VERSION
+    versions = (NATIVE[s.encoding.bits][1] for s in weights.values() if s.native)
+    proto.ir_version = max([IR_VERSION, *versions])
     proto.producer_name, proto.producer_version = "edgekd", ""
     graph = proto.graph
     graph.name = "edgekd"

@@ -3,7 +3,8 @@
 torch writes int8 codes for layers that integer kernels compute, and `WEIGHT` nodes for the others;
 `store` then puts packed bytes in their place. Every node that it adds depends on constants alone
 and uses operators that runtimes evaluate when they load a file, so that what runs is the same
-int8 or float layer as with plain weights.
+int8 or float layer as with plain weights. Native weights are the exception: integers of 4 or 2
+bits behind one DequantizeLinear, which a runtime may keep.
 
 Division and remainder take the fields of a byte apart: OpenVINO does not evaluate BitShift when
 loading, and would then find no int8 weights.
@@ -11,6 +12,7 @@ loading, and would then find no int8 weights.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -27,7 +29,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from edgekd.core.types import Encoding, Widths
+    from edgekd.core.types import Encoding, Scheme, Widths
     from edgekd.numerics.groups import Floats, Granularity
 
 Form = Literal["kernel", "storage only"]
@@ -35,6 +37,8 @@ Form = Literal["kernel", "storage only"]
 DOMAIN, WEIGHT = "edgekd", "Weight"
 #: suffix of the initializer that holds a layer's codes
 CODES = ".codes"
+#: opset and IR version that brought integers of these bits
+NATIVE = {4: (21, 10), 2: (25, 13)}
 _BYTE = 8
 
 
@@ -45,15 +49,17 @@ class Stored:
     Attributes:
         codes: As the encoding has them, in the weight's shape.
         encoding: Of the weight.
+        native: As ONNX integers of its width, where it is decoded to float; not packed.
     """
 
     codes: NDArray[np.int32]
     encoding: Encoding
+    native: bool = False
 
     @staticmethod
-    def of(weight: Floats, encoding: Encoding) -> Stored:
+    def of(weight: Floats, encoding: Encoding, *, native: bool = False) -> Stored:
         """From the weight as trained."""
-        return Stored(numeric.encode(weight, encoding), encoding)
+        return Stored(numeric.encode(weight, encoding), encoding, native)
 
 
 def store(proto: Any, weights: Mapping[str, Stored]) -> None:
@@ -87,6 +93,12 @@ def store(proto: Any, weights: Mapping[str, Stored]) -> None:
     made.prepend()
     for domain in [o for o in proto.opset_import if o.domain == DOMAIN]:
         proto.opset_import.remove(domain)
+
+
+def is_native(encoding: Encoding, scheme: Scheme) -> bool:
+    """Whether a scheme wants a weight as ONNX integers of its width."""
+    low = isinstance(encoding, Affine) and encoding.bits in NATIVE
+    return low and scheme.low_bits == "native"
 
 
 def kernel_integers(stored: Stored) -> tuple[NDArray[np.int8], Floats] | None:
@@ -144,6 +156,23 @@ class _Nodes:
         """The float32 tensor ``(levels[code] - zero_point) * scale + offset``."""
         codes, encoding = stored.codes, stored.encoding
         shape, groups = _aligned(codes.shape, encoding.granularity)
+        missing = int(np.prod(shape)) - codes.size
+        if stored.native and isinstance(encoding, Affine):
+            whole = np.pad(codes.reshape(-1), (0, missing)).reshape(shape)
+            values = self._dequantized(whole, encoding, groups, name)
+        else:
+            values = self._scaled(stored, shape, groups, name)
+        if encoding.offset is not None:
+            values = self.node("Add", values, self.constant(encoding.offset.reshape(groups)))
+        if missing:
+            values = self._first(values, codes.size)
+        return self._reshaped(values, codes.shape)
+
+    def _scaled(
+        self, stored: Stored, shape: tuple[int, ...], groups: tuple[int, ...], name: str
+    ) -> str:
+        """``(levels[code] - zero_point) * scale`` of packed codes, in `shape`."""
+        codes, encoding = stored.codes, stored.encoding
         values = self._looked_up(codes, encoding.bits, levels(encoding), name)
         missing = int(np.prod(shape)) - codes.size
         if missing:
@@ -153,12 +182,32 @@ class _Nodes:
         if isinstance(encoding, Affine) and encoding.zero_point.any():
             zeros = self._looked_up(encoding.zero_point, encoding.bits, levels(encoding), "")
             values = self.node("Sub", values, self._reshaped(zeros, groups))
-        values = self.node("Mul", values, self.constant(encoding.scale.reshape(groups)))
-        if encoding.offset is not None:
-            values = self.node("Add", values, self.constant(encoding.offset.reshape(groups)))
-        if missing:
-            values = self._first(values, codes.size)
-        return self._reshaped(values, codes.shape)
+        return self.node("Mul", values, self.constant(encoding.scale.reshape(groups)))
+
+    def _dequantized(
+        self, codes: NDArray[np.int32], encoding: Affine, groups: tuple[int, ...], name: str
+    ) -> str:
+        """The same of native codes, (blocks, size) where scales are per block."""
+        shared, attributes, form = encoding.granularity, {}, encoding.scale.shape
+        if isinstance(shared, PerBlock):
+            # whole blocks: OpenVINO reads no flat ones
+            attributes, form = {"axis": 1, "block_size": codes.shape[1]}, groups
+        elif isinstance(shared, PerChannel):
+            attributes = {"axis": shared.axis % codes.ndim}
+        inputs = [self._native(codes, encoding, name), self.constant(encoding.scale.reshape(form))]
+        if encoding.zero_point.any():
+            zeros = encoding.zero_point.reshape(form)
+            inputs.append(self._native(zeros, encoding, f"{name}/zero_point"))
+        return self.node("DequantizeLinear", *inputs, **attributes)
+
+    def _native(self, codes: NDArray[np.int32], encoding: Affine, name: str) -> str:
+        from onnx import TensorProto, helper
+
+        element = TensorProto.DataType.Value(f"{'' if encoding.signed else 'U'}INT{encoding.bits}")
+        raw = pack(codes, encoding.bits).tobytes()
+        stored = helper.make_tensor(name, element, codes.shape, raw, raw=True)
+        self.graph.initializer.append(stored)
+        return name
 
     def _looked_up(
         self, codes: NDArray[np.integer], bits: int, table: NDArray[Any], name: str
@@ -216,7 +265,7 @@ def _aligned(
     """Shape of the values, and shape of the scales that broadcasts against it."""
     groups = scale_shape(shape, granularity)
     if isinstance(granularity, PerBlock):
-        return (*groups, granularity.size), (*groups, 1)
+        return (*groups, min(granularity.size, math.prod(shape))), (*groups, 1)
     own = granularity.axis % len(shape) if isinstance(granularity, PerChannel) else None
     return shape, tuple(n if axis == own else 1 for axis, n in enumerate(shape))
 
