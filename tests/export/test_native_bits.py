@@ -80,6 +80,7 @@ def wide() -> nn.Module:
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("shared", SHARED, ids=str)
 @pytest.mark.parametrize("bits", [4, 2])
 @pytest.mark.parametrize("encode", [symmetric, with_offset, with_zero_point])
