@@ -6,10 +6,12 @@ from typing import TYPE_CHECKING, Any
 
 import onnx
 
+from edgekd.backends._feeds import shape_text
 from edgekd.core.errors import UnsupportedError
 from edgekd.core.types import TensorSpec
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from pathlib import Path
 
 
@@ -30,6 +32,22 @@ def input_specs(model: onnx.ModelProto, path: Path) -> tuple[TensorSpec, ...]:
 def output_specs(model: onnx.ModelProto, path: Path) -> tuple[TensorSpec, ...]:
     """What comes out, in the file's order; see `input_specs`."""
     return tuple(_spec(o, path) for o in model.graph.output)
+
+
+def check_fixed(inputs: Sequence[TensorSpec], path: Path) -> None:
+    """Raise unless every input has fixed sizes.
+
+    Raises:
+        UnsupportedError: One leaves an axis open, for which what is compiled needs a range.
+    """
+    for spec in inputs:
+        if None in spec.shape:
+            raise UnsupportedError(
+                f"The input {spec.name!r} of {path} leaves an axis open.",
+                expected="fixed sizes, which the file is compiled for",
+                got=shape_text(spec.shape),
+                todo="export the model for one batch size",
+            )
 
 
 def _spec(value: Any, path: Path) -> TensorSpec:

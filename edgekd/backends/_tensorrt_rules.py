@@ -12,16 +12,14 @@ from typing import TYPE_CHECKING, Any
 
 import onnx
 
-from edgekd.backends._feeds import shape_text
 from edgekd.backends._qdq import INT8_MATMULS, QDQ
 from edgekd.core.errors import UnsupportedError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterator
     from pathlib import Path
 
     from edgekd.core.target import Target
-    from edgekd.core.types import TensorSpec
 
 _CODES = frozenset({"INT8", "INT4", "FLOAT8E4M3FN", "FLOAT4E2M1"})
 #: what the standard makes of a QuantizeLinear that names no type
@@ -61,22 +59,6 @@ def check_codes(model: onnx.ModelProto, path: Path, target: Target, runtime: str
                 expected="int8 codes around a zero point of 0, or int4 weights",
                 got=got,
                 todo=todo,
-            )
-
-
-def check_shapes(inputs: Sequence[TensorSpec], path: Path) -> None:
-    """Raise unless every input has fixed sizes.
-
-    Raises:
-        UnsupportedError: One leaves an axis open, for which an engine needs a range.
-    """
-    for spec in inputs:
-        if None in spec.shape:
-            raise UnsupportedError(
-                f"The input {spec.name!r} of {path} leaves an axis open.",
-                expected="fixed sizes, which an engine is built for",
-                got=shape_text(spec.shape),
-                todo="export the model for one batch size",
             )
 
 

@@ -17,10 +17,10 @@ from edgekd.backends._contract import BACKENDS
 from edgekd.backends._cuda import gpu_count
 from edgekd.backends._feeds import check_feeds
 from edgekd.backends._onnx_file import check, check_one_file
-from edgekd.backends._onnx_specs import input_specs, output_specs
+from edgekd.backends._onnx_specs import check_fixed, input_specs, output_specs
 from edgekd.backends._refusal import refusal
 from edgekd.backends._tensorrt_kernels import records, with_names
-from edgekd.backends._tensorrt_rules import check_codes, check_shapes
+from edgekd.backends._tensorrt_rules import check_codes
 from edgekd.core.errors import UnsupportedError
 from edgekd.core.files import atomic_write
 
@@ -98,7 +98,7 @@ class TensorRtSession:
         self._switches = arguments.Switches.of(target)
         self.inputs, self.outputs = input_specs(model, path), output_specs(model, path)
         check_codes(model, path, target, NAME)
-        check_shapes(self.inputs, path)
+        check_fixed(self.inputs, path)
         self._program = trtexec.find()
         self._major = trtexec.version(self._program)[0]
         self._home = tempfile.TemporaryDirectory(prefix="edgekd-tensorrt-")

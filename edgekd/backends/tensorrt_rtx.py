@@ -9,11 +9,11 @@ import tensorrt_rtx as trt
 
 from edgekd.backends._contract import BACKENDS
 from edgekd.backends._onnx_file import check, check_one_file
-from edgekd.backends._onnx_specs import input_specs
+from edgekd.backends._onnx_specs import check_fixed, input_specs
 from edgekd.backends._refusal import refusal
 from edgekd.backends._tensorrt_kernels import records, with_names
 from edgekd.backends._tensorrt_rtx_layers import kernels
-from edgekd.backends._tensorrt_rules import check_codes, check_shapes
+from edgekd.backends._tensorrt_rules import check_codes
 from edgekd.core.config import nearest
 from edgekd.core.errors import RecipeError, UnsupportedError
 from edgekd.core.files import atomic_write
@@ -120,7 +120,7 @@ def compiled(model: bytes, path: Path, target: Target) -> tuple[bytes, Log]:
     except Exception as e:  # the checker's and protobuf's own have no common base
         raise refusal(model, path, NAME, e) from e
     check_codes(proto, path, target, NAME)
-    check_shapes(input_specs(proto, path), path)
+    check_fixed(input_specs(proto, path), path)
     parser = trt.OnnxParser(network, log)
     if not parser.parse(model):
         errors = [parser.get_error(i) for i in range(parser.num_errors)]

@@ -66,7 +66,8 @@ def test_no_module_imports_itself_round_a_corner(tree: Tree) -> None:
 BARE_EDGEKD = """
 import importlib, json, pkgutil, sys
 BLOCKED = {
-    "torch", "onnx", "onnxruntime", "openvino", "tensorrt_rtx", "sklearn", "altair", "scipy"
+    "torch", "onnx", "onnxruntime", "openvino", "tensorrt_rtx", "executorch", "sklearn", "altair",
+    "scipy",
 }
 class Blocker:
     def find_spec(self, name, path=None, target=None):
