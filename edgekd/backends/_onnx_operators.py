@@ -299,6 +299,9 @@ def _batch_norm(call: Call) -> Tensor:
 
 def _clip(call: Call) -> Tensor:
     low, high = call.constant(1, "min"), call.constant(2, "max")
+    if low is not None and high is not None:
+        # XNNPACK takes a ReLU6 into the kernel in front only in this form
+        return F.hardtanh(call.real(0), float(low.reshape(())), float(high.reshape(())))
     bounds = [None if bound is None else float(bound.reshape(())) for bound in (low, high)]
     return torch.clamp(call.real(0), *bounds)
 
