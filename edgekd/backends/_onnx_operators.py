@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -10,8 +9,8 @@ import onnx
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from torch.ao.quantization.fx import _decomposed  # noqa: F401  # defines quantized_decomposed
 
+from edgekd.backends._onnx_values import INT8, Codes, Moved, Q, Weights
 from edgekd.core.errors import UnsupportedError
 
 if TYPE_CHECKING:
@@ -20,67 +19,8 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-_Q = torch.ops.quantized_decomposed
-_INT8 = (-128, 127, torch.int8)
 #: an unsigned code and its zero point, both this much lower, are the same value in int8
 _UNSIGNED = 128
-
-
-@dataclass(frozen=True, slots=True)
-class Codes:
-    """A tensor on a grid, as int8 codes.
-
-    Every reader decodes it for itself, because a runtime looks for a DequantizeLinear in front of
-    each of its kernels.
-    """
-
-    codes: Tensor
-    scale: float
-    zero_point: int
-
-    def real(self) -> Tensor:
-        """Decoded."""
-        grid = (self.scale, self.zero_point, *_INT8)
-        out: Tensor = _Q.dequantize_per_tensor.default(self.codes, *grid)
-        return out
-
-
-@dataclass(frozen=True, slots=True)
-class Weights:
-    """Constant codes: int8 around 0, or an int32 bias.
-
-    Attributes:
-        codes: Of any shape.
-        scale: One, or one for each index of `axis`.
-        axis: Of the scales.
-    """
-
-    codes: NDArray[np.signedinteger[Any]]
-    scale: NDArray[np.float32]
-    axis: int
-
-    def real(self) -> NDArray[np.float32]:
-        """Decoded."""
-        shape = [1] * self.codes.ndim
-        if self.scale.size > 1:
-            shape[self.axis] = -1
-        return np.asarray(self.codes * self.scale.reshape(shape), np.float32)
-
-    def transposed(self) -> Weights:
-        """(A, B) -> (B, A)."""
-        return Weights(self.codes.T.copy(), self.scale, 1 - self.axis)
-
-
-@dataclass(frozen=True, slots=True)
-class Moved:
-    """A float tensor whose values were only moved, and how."""
-
-    source: Tensor
-    move: Callable[[Tensor], Tensor]
-
-    def real(self) -> Tensor:
-        """Moved."""
-        return self.move(self.source)
 
 
 class Call:
@@ -152,14 +92,14 @@ class Call:
             return self._buffer(index, value.real())
         codes = self._buffer(index, value.codes)
         if value.scale.size == 1:
-            out: Tensor = _Q.dequantize_per_tensor.default(
-                codes, float(value.scale.reshape(())), 0, *_INT8
+            out: Tensor = Q.dequantize_per_tensor.default(
+                codes, float(value.scale.reshape(())), 0, *INT8
             )
             return out
         scale = self._buffer(index + len(self.node.input), value.scale)
         zeros = np.zeros(value.scale.shape, np.int64)
         zero_point = self._buffer(index + 2 * len(self.node.input), zeros)
-        out = _Q.dequantize_per_channel.default(codes, scale, zero_point, value.axis, *_INT8)
+        out = Q.dequantize_per_channel.default(codes, scale, zero_point, value.axis, *INT8)
         return out
 
     def require(self, **attributes: Any) -> None:
@@ -193,7 +133,7 @@ def _quantize(call: Call) -> Codes:
 
 
 def _codes(real: Tensor, scale: float, zero_point: int) -> Codes:
-    codes = _Q.quantize_per_tensor.default(real, scale, zero_point, *_INT8)
+    codes = Q.quantize_per_tensor.default(real, scale, zero_point, *INT8)
     return Codes(codes, scale, zero_point)
 
 
@@ -284,9 +224,9 @@ def _linear(call: Call, *, transpose: bool) -> Tensor:
 def _ranged(value: Tensor) -> Tensor:
     """A tensor on the int8 grid of its own smallest and largest value."""
     epsilon = torch.finfo(torch.float32).eps
-    grid = _Q.choose_qparams.tensor(value, *_INT8[:2], epsilon, torch.int8)
-    codes = _Q.quantize_per_tensor.tensor(value, *grid, *_INT8)
-    out: Tensor = _Q.dequantize_per_tensor.tensor(codes, *grid, *_INT8)
+    grid = Q.choose_qparams.tensor(value, *INT8[:2], epsilon, torch.int8)
+    codes = Q.quantize_per_tensor.tensor(value, *grid, *INT8)
+    out: Tensor = Q.dequantize_per_tensor.tensor(codes, *grid, *INT8)
     return out
 
 

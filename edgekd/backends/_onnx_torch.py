@@ -18,8 +18,9 @@ import onnx
 import torch
 from torch import Tensor, nn
 
-from edgekd.backends._onnx_operators import OPERATORS, Call, Codes, Moved
+from edgekd.backends._onnx_operators import OPERATORS, Call
 from edgekd.backends._onnx_specs import check_fixed, input_specs
+from edgekd.backends._onnx_values import Codes, Moved
 from edgekd.core.errors import UnsupportedError
 
 if TYPE_CHECKING:

@@ -20,7 +20,7 @@ from tests.quantize.test_convert import aware
 PATH = Path("net.onnx")
 SCHEMES = [
     Scheme(activations="uint8", bias="float32"),
-    Scheme(activations="uint8", bias="int32", weight_granularity="per_tensor"),
+    Scheme(activations="uint8", bias="float32", weight_granularity="per_tensor"),
 ]
 
 

@@ -8,6 +8,7 @@ import pytest
 
 from edgekd.cli.list import KINDS, PLUGIN_KINDS, details, registry, summaries
 from edgekd.cli.main import run
+from edgekd.core.errors import MissingDependencyError
 
 
 def test_everything_is_listed_by_kind(capsys: pytest.CaptureFixture[str]) -> None:
@@ -68,7 +69,10 @@ def test_a_plugin_as_json(capsys: pytest.CaptureFixture[str]) -> None:
     ("kind", "name"), [(k, n) for k in PLUGIN_KINDS for n in registry(k).names()]
 )
 def test_every_plugin_describes_itself_and_each_of_its_fields(kind: str, name: str) -> None:
-    found = details(kind, name)
+    try:
+        found = details(kind, name)
+    except MissingDependencyError as e:
+        pytest.skip(e.failed)
     assert len(found["text"]) > 10
     silent = [f["name"] for f in found["fields"] if not f["description"]]
     assert silent == []

@@ -29,8 +29,12 @@ def test_target_is_complete(name: str) -> None:
     target = load_target(name)
     assert target.backend in BACKENDS.names()
     assert target.description
-    if name not in NEED_A_DEVICE:
+    if name in NEED_A_DEVICE:
+        return
+    try:
         assert check_runtime(target), "the version that the tests ran with is in its range"
+    except MissingDependencyError as e:
+        pytest.skip(e.failed)  # an extra that is not installed here
 
 
 @pytest.mark.parametrize("name", sorted(NEED_A_DEVICE))
