@@ -141,3 +141,11 @@ def test_the_module_is_a_plain_one() -> None:
     net = module(convolution_net(quantized=False))
     assert isinstance(net, nn.Module)
     assert [tuple(x.shape) for x in net.example()] == [INPUT_SHAPE]
+
+
+def test_an_integer_bias_whose_scale_is_computed_is_refused_by_name() -> None:
+    scheme = Scheme(activations="uint8", bias="int32", weight_granularity="per_tensor")
+    student = aware(nets.trained_looking("dense")).freeze()
+    model = quantized_model(student, scheme, nets.INPUT_SHAPE, batch_size=1)
+    with pytest.raises(UnsupportedError, match="cannot bring the DequantizeLinear"):
+        module(model)(torch.zeros(1, *nets.INPUT_SHAPE))
