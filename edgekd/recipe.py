@@ -75,7 +75,7 @@ class QuantizeSection(QuantizeSettings):
         objectives: What it listens to. The default keeps the temperature at 1: higher ones help
             a float student and can destroy one of few bits.
         control: Also train through the rounding on labels alone, to see whether the teacher
-            helped; auto is yes where some weights or activations have fewer than 8 bits.
+            helped; auto is yes where some weights or activations have fewer than 7 bits.
         tune: Choose temperature and weight of the teacher by short trials, on validation loss;
             null to take them from `objectives`.
         stop_after: Epochs in a row that the control arm must be ahead by more than chance, on the

@@ -42,6 +42,7 @@ def as_plain(found: QuantizedFile) -> dict[str, Any]:
         "opset": {"was": graph.opset_was, "is": graph.opset},
         "folded_batch_norms": list(graph.folded),
         "quantized": list(quantized.layers),
+        "weight_bits": made.weight_bits,
         "skipped": dict(quantized.skipped),
         "float_operators": dict(quantized.floats),
         "parity": {
@@ -91,14 +92,19 @@ def parts(found: QuantizedFile) -> Iterator[Text | Table]:
 
 
 def _layers(found: QuantizedFile) -> Iterator[Text]:
-    graph, quantized = found.made.graph, found.made.quantized
+    made = found.made
+    graph, quantized = made.graph, made.quantized
     if graph.opset != graph.opset_was:
         yield Text(f"opset {graph.opset_was} -> {graph.opset}")
     if graph.folded:
         yield Text(f"batch norms folded into the convolution before them: {len(graph.folded)}")
+    bits = f" (weights in {made.weight_bits} of 8 bits)" if made.weight_bits < 8 else ""
     yield Text(
-        f"layers: {len(quantized.layers)} stored in int8, {len(quantized.skipped)} left in float"
+        f"layers: {len(quantized.layers)} stored in int8{bits}, {len(quantized.skipped)} left "
+        "in float"
     )
+    if made.target.scheme is not None and made.target.scheme.held:
+        yield Text(f"{made.target.name}: weights have {made.target.scheme.held}")
     for reason, count in Counter(quantized.skipped.values()).most_common():
         names = [name for name, why in quantized.skipped.items() if why == reason]
         shown = ", ".join(names[:3]) + (f" and {count - 3} more" if count > 3 else "")

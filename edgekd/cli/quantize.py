@@ -38,7 +38,7 @@ def quantize(
         typer.Option(
             min=2,
             max=8,
-            help="Of the codes that weights use; 7 where a CPU without VNNI overflows.",
+            help="Most that codes of weights have; OpenVINO gets 7 where a CPU would overflow.",
         ),
     ] = 8,
     keep_float: Annotated[

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -82,6 +83,12 @@ class Target(Config):
     conditions: TargetConditions
     tolerance: Tolerance
     options: dict[str, str | int | float | bool] = {}
+
+    def on(self, cpu_flags: Collection[str]) -> Target:
+        """The target as a CPU with these features can honour it."""
+        if self.scheme is None:
+            return self
+        return self.model_copy(update={"scheme": self.scheme.on(cpu_flags)})
 
     @model_validator(mode="after")
     def _scheme_for_integers(self) -> Target:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -109,7 +109,8 @@ Encoding = Affine | Codebook
 
 
 # ---------------------------------------------------------------- schemes, students, artifacts
-Bits = Annotated[int, Field(ge=1, le=8)]
+_BYTE_BITS = 8
+Bits = Annotated[int, Field(ge=1, le=_BYTE_BITS)]
 _ALL_BITS = tuple(range(1, 9))
 
 
@@ -149,6 +150,10 @@ class Scheme(Config):
         weights: Always signed, symmetric.
         weight_granularity: Scale per output channel or per tensor.
         bias: int32 behind a DequantizeLinear, or float32.
+        weight_bits: Most that the codes of a weight may have.
+        full_range_with: CPU features of which one must be there for codes of 8 bits. A CPU with
+            none of them adds pairs of products in 16 bits, which such codes overflow, so that the
+            file would compute something else there. Empty where any CPU is exact.
         opset: ONNX opset of the file; `low_bits` raises it where it must.
         low_bits: How a file holds weights of 4 or 2 bits. "packed": bytes that constant nodes
             unpack; every runtime folds them when it loads the file. "native": affine ones as INT4
@@ -162,6 +167,8 @@ class Scheme(Config):
     weights: Literal["int8"] = "int8"
     weight_granularity: Literal["per_channel", "per_tensor"] = "per_channel"
     bias: Literal["int32", "float32"]
+    weight_bits: Bits = 8
+    full_range_with: tuple[str, ...] = ()
     opset: Annotated[int, Field(ge=13, le=25)] = 20
     low_bits: Literal["packed", "native"] = "packed"
     holds: Holds = Holds()
@@ -169,7 +176,25 @@ class Scheme(Config):
     @property
     def training_key(self) -> str:
         """Targets with the same key share one quantized student; the rest is export."""
-        return f"a:{self.activations} w:{self.weights} {self.weight_granularity}"
+        held = f" {self.weight_bits} bits" if self.weight_bits < _BYTE_BITS else ""
+        return f"a:{self.activations} w:{self.weights}{held} {self.weight_granularity}"
+
+    def on(self, cpu_flags: Collection[str]) -> Scheme:
+        """The scheme for one CPU: pairs of products of 7-bit codes always fit into 16 bits."""
+        if not self.full_range_with or set(self.full_range_with) & set(cpu_flags):
+            return self
+        bits = min(self.weight_bits, _BYTE_BITS - 1)
+        return self.model_copy(update={"weight_bits": bits})
+
+    @property
+    def held(self) -> str:
+        """Why the codes of weights have fewer bits than could be stored, or nothing."""
+        if not self.full_range_with or self.weight_bits == _BYTE_BITS:
+            return ""
+        return (
+            f"{self.weight_bits} bits, as its CPU has none of {', '.join(self.full_range_with)} "
+            f"and products of {_BYTE_BITS}-bit weights would overflow there"
+        )
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -13,7 +13,8 @@ from edgekd.core.types import Granularity
 from edgekd.quantize.quantizers._contract import QUANTIZERS, QuantizerField
 from edgekd.quantize.rules import Pattern, PlacedRule, Rule, in_order
 
-_WHOLE_BITS = 8
+#: 7 bits are 8 without overflow on old CPUs; they need no more care
+_FEW_BITS = 7
 _TRAINING_ONLY = ("learned_ranges", "learned_zero_points", "freeze_oscillating")
 
 
@@ -78,7 +79,7 @@ class QuantizeSettings(Config):
         calibration_samples: How many train samples are looked at.
         restore_statistics: Put back the mean and the spread that rounding takes from each channel,
             on the calibration samples, as batch norms re-estimated behind the rounded weights
-            would; auto is yes where some weights or activations have fewer than 8 bits.
+            would; auto is yes where some weights or activations have fewer than 7 bits.
         freeze_oscillating: Freeze weights that keep flipping between two codes, near the end of
             training; null for never.
         keep_float: Patterns of layers that stay in float; short for rules in front of the others.
@@ -128,13 +129,34 @@ class QuantizeSettings(Config):
         """`keep_float` and `rules` as one ordered list."""
         return in_order(self.keep_float, self.rules)
 
+    def within(self, weight_bits: int) -> Self:
+        """The same with no weight in more than `weight_bits` bits.
+
+        Raises:
+            RecipeError: A quantizer has no such width.
+        """
+
+        def held(quantizer: Any) -> Any:
+            if quantizer == "float" or quantizer.bits <= weight_bits:
+                return quantizer
+            return QUANTIZERS.build({**QUANTIZERS.spec_of(quantizer), "bits": weight_bits})
+
+        mixed = self.mixed
+        if mixed is not None:
+            offered = tuple(sorted({min(bits, weight_bits) for bits in mixed.bits}))
+            mixed = mixed.model_copy(update={"bits": offered})
+        rules = tuple(r.model_copy(update={"weights": held(r.weights)}) for r in self.rules)
+        return self.model_copy(
+            update={"weights": held(self.weights), "rules": rules, "mixed": mixed}
+        )
+
     def few_bits(self) -> bool:
-        """Whether any weight or activation has fewer than 8 bits."""
+        """Whether any weight or activation has fewer than 7 bits, or may have."""
         quantizers = (self.weights, *(r.weights for r in self.rules if r.weights != "float"))
         widths = [q.bits for q in quantizers]
         if self.activation_bits != "float":
             widths.append(self.activation_bits)
-        return min(widths) < _WHOLE_BITS or self.mixed is not None
+        return min(widths) < _FEW_BITS or self.mixed is not None
 
     def restores_statistics(self) -> bool:
         """`restore_statistics`, decided."""

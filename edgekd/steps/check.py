@@ -55,12 +55,11 @@ def check_bits(job: Job) -> None:
         RecipeError: A rule matches no layer.
         UnsupportedError: A target does not hold the bits of a layer or of its activations.
     """
-    section = job.recipe.quantize
+    section: QuantizeSettings = job.recipe.quantize
     schemes = {t.name: t.scheme for t in job.targets if t.scheme is not None}
     if not schemes:
         return
     graph = fold_batch_norms(trace(build_student(job, job.recipe.seed)))
-    placement = place(graph, rules=section.placed_rules())
     in_float = section.activation_bits == "float"
     for target, scheme in schemes.items():
         if not in_float and section.activation_bits not in scheme.holds.activations:
@@ -70,10 +69,12 @@ def check_bits(job: Job) -> None:
                 got=f"quantize.activation_bits: {section.activation_bits}",
                 todo="change it, or take another target",
             )
+        held_to = section.within(scheme.weight_bits)
+        placement = place(graph, rules=held_to.placed_rules())
         for path in placement.weights:
             layer: Any = graph.get_submodule(path)
             held = scheme.holds.matmul if isinstance(layer, nn.Linear) else scheme.holds.conv
-            for quantizer, granularity in _quantizers(section, scheme, placement, path):
+            for quantizer, granularity in _quantizers(held_to, scheme, placement, path):
                 if quantizer.bits in held.storage:
                     continue
                 weight = layer.weight.detach().numpy()
@@ -126,7 +127,8 @@ def check_trainings(job: Job, taught: ScoredTeacher) -> None:
     place(graph, rules=recipe.quantize.placed_rules())
     if recipe.quantize.mixed is not None:
         for scheme in (t.scheme for t in job.targets if t.scheme is not None):
-            budget_bytes(offers(graph, recipe.quantize, scheme), recipe.quantize)
+            section = recipe.quantize.within(scheme.weight_bits)
+            budget_bytes(offers(graph, section, scheme), section)
     if recipe.quantize.method == "quantized_distillation":
         section = recipe.quantize
         _check_objectives(job, taught, graph, section.train, section.objectives)

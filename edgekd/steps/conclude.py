@@ -112,6 +112,7 @@ def conclude(
             *filter(None, (taught.warning, cost.warning)),
             *shipment.warnings,
             *(f"Distillation into few bits was {s}." for s in _given_up(integers)),
+            *_held(job),
             *_warnings(targets),
         ),
         recipe=recipe,
@@ -325,6 +326,12 @@ def _oscillation(arm: TrainedArm) -> str:
 
 def _given_up(integers: dict[str, IntegerArms]) -> list[str]:
     return [arm.stopped for group in integers.values() for arm in group.arms if arm.stopped]
+
+
+def _held(job: Job) -> list[str]:
+    """What became of targets whose CPU cannot honour 8-bit weights."""
+    held = [(t.name, t.scheme.held) for t in job.targets if t.scheme is not None]
+    return [f"{target}: weights have {why}." for target, why in held if why]
 
 
 def _warnings(targets: tuple[model.TargetResult, ...]) -> list[str]:

@@ -44,7 +44,7 @@ class Job:
         data: Loaded and checked; train and validation in memory where they fit.
         task: What outputs mean.
         spec: What every network of this run accepts and gives.
-        targets: In the recipe's order; their runtimes are installed.
+        targets: In the recipe's order, as their CPUs honour them; their runtimes are installed.
         places: Where they run, by the transport that leads there.
         runtimes: Version of each target's runtime there, by the target's name.
         threads: Of training.
@@ -95,18 +95,29 @@ def open_job(recipe: Recipe, folder: Path, run: Run, progress: Progress) -> Job:
     """
     import torch
 
-    targets = tuple(load_target(name) for name in recipe.targets)
-    places, runtimes = {}, {}
-    with connected(targets) as devices:
-        for device, target in zip(devices, targets, strict=True):
+    asked = tuple(load_target(name) for name in recipe.targets)
+    places, runtimes, targets = {}, {}, []
+    with connected(asked) as devices:
+        for device, target in zip(devices, asked, strict=True):
             runtimes[target.name] = device.runtime(target)
             if _way(target) not in places:
                 found = device.environment()
                 places[_way(target)] = Place(found["machine"], found["versions"])
+            targets.append(target.on(places[_way(target)].machine["cpu_flags"]))
     threads = recipe.threads or len(os.sched_getaffinity(0))
     torch.set_num_threads(threads)
     data = resident_data(recipe.data.load(folder))
     spec = NetSpec(input_shape=data.input_shape, outputs=recipe.task.output_width(data))
     return Job(
-        recipe, folder, run, progress, data, recipe.task, spec, targets, places, runtimes, threads
+        recipe,
+        folder,
+        run,
+        progress,
+        data,
+        recipe.task,
+        spec,
+        tuple(targets),
+        places,
+        runtimes,
+        threads,
     )

@@ -36,7 +36,7 @@ def allocation(job: Job, kept: TrainedArm, scheme: Scheme) -> Allocation | None:
     The increases are means over the seeds, so that every seed has the same bits and the files
     the same size.
     """
-    section = job.recipe.quantize
+    section = job.recipe.quantize.within(scheme.weight_bits)
     if section.mixed is None:
         return None
     graph = fold_batch_norms(trace(load_student(job, kept.students[0])))
@@ -85,7 +85,7 @@ def reported(job: Job, found: Allocation, scheme: str) -> model.MixedBits:
 
 def _sensitivity(job: Job, student: Trained, scheme: Scheme) -> dict[str, dict[str, float]]:
     """Layer -> bits -> increase of the loss on train samples, for one seed."""
-    section = job.recipe.quantize
+    section = job.recipe.quantize.within(scheme.weight_bits)
     assert section.mixed is not None  # the caller looked
     mixed = section.mixed
     count = min(mixed.samples, len(job.data.train))

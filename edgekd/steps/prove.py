@@ -112,14 +112,20 @@ def _with_advice(error: ParityError, target: Target, device: Device) -> ParityEr
     """What helps where the CPU's own int8 product is the likely cause."""
     machine = device.environment()["machine"]
     wide = INT8_FLAGS.get(machine["architecture"], ())
-    if target.scheme is None or not wide or set(wide) & set(machine["cpu_flags"]):
+    if (
+        target.scheme is None
+        or target.scheme.full_range_with
+        or not wide
+        or set(wide) & set(machine["cpu_flags"])
+    ):
         return error
     return ParityError(
         error.failed,
         expected=error.expected,
         got=error.got,
         todo=f"{error.todo}; this CPU has none of {', '.join(wide)}, and without them int8 "
-        "products may overflow: weights of 7 bits never do (quantize.weights.bits=7)",
+        "products may overflow: weights of 7 bits never do (quantize.weights.bits=7, or "
+        "`scheme.full_range_with` in the target's file)",
     )
 
 

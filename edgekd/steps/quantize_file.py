@@ -85,11 +85,12 @@ class Made:
     Attributes:
         source: The float file.
         artifact: The int8 file.
-        target: Its target.
+        target: Its target, as its CPU honours it.
         samples: What ranges were read from, and what the rest is compared on.
         graph: The float graph that was quantized.
         quantized: What became integers, and what did not.
         kernels: Of the artifact, as the runtime runs it.
+        weight_bits: That codes of weights have at most.
     """
 
     source: Path
@@ -99,6 +100,7 @@ class Made:
     graph: FloatGraph
     quantized: QuantizedGraph
     kernels: KernelCount
+    weight_bits: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -215,6 +217,9 @@ def make(
         )
     with connected([target]) as (device,):
         device.runtime(target)
+        target = target.on(device.environment()["machine"]["cpu_flags"])
+    assert target.scheme is not None
+    weight_bits = min(options.weight_bits, target.scheme.weight_bits)
     samples = _samples(path, data, options)  # opens the file in its runtime first
     graph = convert.float_graph(path)
     _check_conversion(path, graph, samples, progress)
@@ -223,9 +228,9 @@ def make(
         graph, kept, samples.calibration, options.ranges, target.scheme, progress
     )
     quantized, artifact, kernels = _fitted(
-        graph, ranges, kept, target, out, samples, options.weight_bits, progress
+        graph, ranges, kept, target, out, samples, weight_bits, progress
     )
-    return Made(path, artifact, target, samples, graph, quantized, kernels)
+    return Made(path, artifact, target, samples, graph, quantized, kernels, weight_bits)
 
 
 def _samples(path: Path, data: str, options: QuantizeOptions) -> Samples:

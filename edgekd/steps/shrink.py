@@ -64,7 +64,8 @@ def load_quantized(job: Job, trained: Trained) -> QuantizedStudent:
 
 def _arms(job: Job, kept: TrainedArm, taught: ScoredTeacher, scheme: Scheme) -> IntegerArms:
     bits = allocation(job, kept, scheme)
-    section = with_shared_points(job, kept, scheme, resolved(job.recipe.quantize, bits))
+    section = job.recipe.quantize.within(scheme.weight_bits)
+    section = with_shared_points(job, kept, scheme, resolved(section, bits))
     plain = TrainedArm(
         "post_training", tuple(calibrated(job, s, scheme, section) for s in kept.students)
     )

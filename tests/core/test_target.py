@@ -3,6 +3,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from edgekd.core.config import dump_yaml, load_yaml
@@ -117,3 +118,23 @@ def test_a_file_under_another_name_is_refused(tmp_path: Path) -> None:
     with pytest.raises(RecipeError, match="carries another target's name") as caught:
         load_target(path)
     assert (caught.value.expected, caught.value.got) == ("name: other", "name: mine")
+
+
+def test_weights_are_held_to_what_a_cpu_adds_up_exactly() -> None:
+    target = load_target("x86-openvino-int8")
+    with_vnni, without = target.on(["avx2", "avx512_vnni"]), target.on(["avx2"])
+    assert with_vnni == target
+    assert with_vnni.scheme is not None
+    assert without.scheme is not None
+    assert (with_vnni.scheme.weight_bits, without.scheme.weight_bits) == (8, 7)
+    assert (with_vnni.scheme.held, without.scheme.held.partition(",")[0]) == ("", "7 bits")
+    # another student is trained for it
+    assert with_vnni.scheme.training_key != without.scheme.training_key
+    # the worst pair of products fits into 16 bits
+    assert 2 * 255 * (1 << (without.scheme.weight_bits - 1)) <= np.iinfo(np.int16).max
+
+
+@pytest.mark.parametrize("name", ["x86-onnxruntime-int8", "x86-openvino-fp32"])
+def test_targets_that_are_exact_anywhere_are_the_same_anywhere(name: str) -> None:
+    target = load_target(name)
+    assert target.on([]) == target

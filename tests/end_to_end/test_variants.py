@@ -53,6 +53,26 @@ def test_post_training_alone(compress_vectors: Compress) -> None:
     assert not any(name.startswith("quantized_distillation") for name in run.stages())
 
 
+def test_weights_have_seven_bits_where_the_cpu_would_overflow(
+    vectors: Path, compress_vectors: Compress
+) -> None:
+    values = load_target("x86-onnxruntime-int8").model_dump(mode="json")
+    values |= {"name": "mine"}
+    values["scheme"] |= {"full_range_with": ["an_instruction_of_the_future"]}
+    (vectors / "mine.yaml").write_text(dump_yaml(values))
+    run = compress_vectors(
+        targets=["mine.yaml", "x86-onnxruntime-int8"], quantize={"method": "post_training"}
+    )
+    held, whole = (target.storage for target in run.report.targets)
+    assert held is not None
+    assert whole is not None
+    assert held.stored_bytes is not None
+    assert whole.stored_bytes is not None
+    assert held.stored_bytes < whole.stored_bytes
+    [warning] = [line for line in run.report.warnings if "7 bits" in line]
+    assert warning.startswith("mine: weights have 7 bits, as its CPU has none of an_instruction")
+
+
 MODULE = textwrap.dedent(
     """
     import torch

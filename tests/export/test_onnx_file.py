@@ -73,6 +73,27 @@ def test_every_quantizer_reaches_the_file(name: str, bits: int) -> None:
 
 
 @pytest.mark.parametrize("name", NETS)
+def test_openvino_never_overflows_on_weights_held_to_seven_bits(name: str) -> None:
+    from edgekd.backends.openvino import OpenVino
+    from edgekd.core.target import load_target
+
+    target = load_target("x86-openvino-int8").on([])
+    assert target.scheme is not None
+    weights = {"name": "minmax", "bits": target.scheme.weight_bits}
+    student = aware(trained_looking(name), weights=weights, restore_statistics=False).freeze()
+    model = quantized_model(student, target.scheme, INPUT_SHAPE, batch_size=8)
+    inputs = samples(8, seed=5)
+    backend = OpenVino()
+    with tempfile.TemporaryDirectory() as folder:
+        path = backend.build(model, target, Path(folder) / "student")
+        with backend.open(path, target, threads=1) as session:
+            (found,) = session.run({"input": inputs}).values()
+    with torch.no_grad():
+        expected = simulate(student)(torch.from_numpy(inputs)).numpy()
+    assert np.abs(found - expected).mean() < 0.02 * expected.std()
+
+
+@pytest.mark.parametrize("name", NETS)
 def test_the_shipped_target_never_overflows(name: str) -> None:
     """Full-range integers on both sides: without VNNI the plain int8 product overflows."""
     from edgekd.backends.onnxruntime import OnnxRuntime

@@ -8,6 +8,7 @@ from edgekd.core.config import validate
 from edgekd.core.errors import RecipeError
 from edgekd.quantize.fold import fold_batch_norms, trace
 from edgekd.quantize.placement import describe
+from edgekd.quantize.quantizers._contract import QUANTIZERS
 from edgekd.quantize.rules import Layer, Rule, choose, in_order, matching
 from edgekd.quantize.settings import QuantizeSettings
 from tests.quantize.nets import trained_looking
@@ -126,3 +127,23 @@ def test_rules_are_written_back_and_counted_as_a_need() -> None:
     assert settings.needs()["rules"] == written
     again = validate(QuantizeSettings, settings.model_dump(mode="json"), source="recipe")
     assert again == settings
+
+
+def test_no_weight_exceeds_what_a_target_is_held_to() -> None:
+    values = {
+        "weights": "mse",
+        "keep_float": ["stem"],
+        "rules": [
+            {"layers": "first", "weights": {"name": "lsq", "bits": 8}},
+            {"layers": "last", "weights": {"name": "minmax", "bits": 4}},
+        ],
+        "mixed": {"bits": [4, 7, 8], "bits_per_weight": 6},
+    }
+    asked = validate(QuantizeSettings, values, source="the recipe")
+    held = asked.within(7)
+    assert QUANTIZERS.spec_of(held.weights) == {**QUANTIZERS.spec_of(asked.weights), "bits": 7}
+    assert [r.weights.bits for r in held.rules] == [7, 4]
+    assert held.mixed is not None
+    assert held.mixed.bits == (4, 7)
+    assert held.keep_float == asked.keep_float
+    assert asked.within(8) == asked
