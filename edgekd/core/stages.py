@@ -121,7 +121,7 @@ class Run:
         """
         key = sha256_json(needs)[:_KEY_CHARS]
         folder = self.folder / "stages" / f"{name.replace('/', '.')}-{key}"
-        before = self.ledger.last("stage_done", name=name)
+        before = self._before(name, needs)
         done = self.ledger.last("stage_done", name=name, key=key)
         if done is not None:
             damaged = _first_damaged(folder, done["files"])
@@ -158,6 +158,18 @@ class Run:
         )
         return self._keep(Stage(**_of(record), folder=folder, reused=False, reason=reason))
 
+    def _before(self, name: str, needs: dict[str, Any]) -> dict[str, Any] | None:
+        """What an earlier call left that is most like this stage; schemes share names."""
+        mine = {stage.key for stage in self.stages if stage.name == name}
+        done = [
+            event
+            for event in self.ledger.events
+            if event["event"] == "stage_done"
+            and event["name"] == name
+            and event["key"] not in mine
+        ]
+        return min(reversed(done), key=lambda e: _distance(e["needs"], needs), default=None)
+
     def _keep(self, stage: Stage) -> Stage:
         self.stages.append(stage)
         return stage
@@ -184,6 +196,11 @@ def _difference(old: Any, new: Any, path: str = "") -> str:
             if old.get(k) != new.get(k):
                 return _difference(old.get(k), new.get(k), f"{path}.{k}".lstrip("."))
     return f"{path} changed: {_short(old)} -> {_short(new)}"
+
+
+def _distance(old: dict[str, Any], new: dict[str, Any]) -> int:
+    """How many of the fields differ."""
+    return sum(old.get(k) != new.get(k) for k in {*old, *new})
 
 
 def _short(value: Any) -> str:

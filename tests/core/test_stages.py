@@ -56,6 +56,7 @@ def test_a_changed_need_redoes_the_stage_and_says_which(tmp_path: Path) -> None:
     progress = Spoken()
     with Run(tmp_path, progress) as run:
         run.stage("student", {"train": {"epochs": 1, "rate": 0.1}, "data": "aa"}, work("one"))
+    with Run(tmp_path, progress) as run:
         two = run.stage(
             "student", {"train": {"epochs": 2, "rate": 0.1}, "data": "aa"}, work("two")
         )
@@ -65,10 +66,23 @@ def test_a_changed_need_redoes_the_stage_and_says_which(tmp_path: Path) -> None:
     assert back.file("out.txt").read_text() == "one"
 
 
+def test_two_schemes_under_one_name_are_no_change_of_each_other(tmp_path: Path) -> None:
+    first, second = {"scheme": "a", "epochs": 1}, {"scheme": "b", "epochs": 1}
+    with Run(tmp_path, Silent()) as run:
+        assert run.stage("student", first, work()).reason == "first time"
+        assert run.stage("student", second, work()).reason == "first time"
+    with Run(tmp_path, Silent()) as run:
+        for needs in (first, second):
+            again = run.stage("student", {**needs, "epochs": 2}, work())
+            assert again.reason == "epochs changed: 1 -> 2"
+
+
 def test_a_need_that_appears_or_grows_long_is_still_one_line(tmp_path: Path) -> None:
     with Run(tmp_path, Silent()) as run:
         run.stage("a", {"x": 1}, work())
+    with Run(tmp_path, Silent()) as run:
         assert run.stage("a", {"x": 1, "y": 2}, work()).reason == "y changed: null -> 2"
+    with Run(tmp_path, Silent()) as run:
         long = run.stage("a", {"x": "z" * 500}, work())
     assert len(long.reason) < 80
 
@@ -76,6 +90,7 @@ def test_a_need_that_appears_or_grows_long_is_still_one_line(tmp_path: Path) -> 
 def test_a_hash_is_shown_by_its_first_digits(tmp_path: Path) -> None:
     with Run(tmp_path, Silent()) as run:
         run.stage("a", {"data": "0a" * 32}, work())
+    with Run(tmp_path, Silent()) as run:
         again = run.stage("a", {"data": "f1" * 32}, work())
     assert again.reason == "data changed: 0a0a0a0a0a0a -> f1f1f1f1f1f1"
 
