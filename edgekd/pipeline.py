@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from edgekd.core.progress import Progress, Silent
 from edgekd.core.stages import Run
 from edgekd.recipe import load_recipe
-from edgekd.steps import check, explain, learn, measure, prove, ship, shrink, teach
+from edgekd.steps import check, explain, learn, measure, pace, prove, ship, shrink, teach
 from edgekd.steps.conclude import conclude, write
 from edgekd.steps.job import Job, open_job
 
@@ -69,6 +69,7 @@ def compress(
 def _run(job: Job, command: str) -> Report:
     check.check_views(job)
     check.check_bits(job)
+    pace.check_latency(job)
     teacher = teach.teacher(job)
     check.check_trainings(job, teacher)
     floats = learn.float_students(job, teacher)

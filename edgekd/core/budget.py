@@ -115,3 +115,16 @@ def _parse_size(value: Any) -> Any:
 
 #: a recipe field: bytes, read from a number or from text such as ``31KiB``
 SizeBytes = Annotated[int, BeforeValidator(_parse_size), Field(ge=1)]
+
+
+def _parse_latency(value: Any) -> Any:
+    if not isinstance(value, str):
+        return value
+    try:
+        return parse_budget(f"p50<={value}").limit
+    except ValueError as e:
+        raise ValueError(f"not a latency: {value!r}; write it like '2ms'") from e
+
+
+#: a recipe field: milliseconds, read from a number or from text such as ``850us``
+Milliseconds = Annotated[float, BeforeValidator(_parse_latency), Field(gt=0)]

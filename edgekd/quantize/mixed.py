@@ -1,4 +1,7 @@
-"""Bits per layer: what every width would take, and the choice of least loss under a budget."""
+"""Bits per layer: what every width would take, and the choice of least loss under a budget.
+
+The budget is one of bytes, or one of time on a target; under time a layer may also stay in float.
+"""
 
 from __future__ import annotations
 
@@ -28,6 +31,7 @@ if TYPE_CHECKING:
     from edgekd.quantize.settings import QuantizeSettings
 
 _FLOAT_BYTES = 4
+_NS_PER_US = 1000
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,8 +41,7 @@ class Offer:
     Attributes:
         layer: Dotted path in the graph.
         weights: Their count.
-        sizes: Bits -> bytes with scales; a single entry where a rule has chosen, under the key
-            None for float.
+        sizes: Bits -> bytes with scales, None for float; a single entry where a rule has chosen.
         rule: The rule's reason; empty where the bits are free.
     """
 
@@ -46,6 +49,29 @@ class Offer:
     weights: int
     sizes: Mapping[int | None, int]
     rule: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Option:
+    """One width offered to one layer.
+
+    Attributes:
+        bits: None for float.
+        size_bytes: Of the layer's weights with scales.
+        loss_increase: Measured; 0 for float.
+        slower_ns: Measured on the target, in comparison with the widest integers; None where
+            nothing was timed.
+    """
+
+    bits: int | None
+    size_bytes: int
+    loss_increase: float
+    slower_ns: int | None = None
+
+    @property
+    def title(self) -> str:
+        """``4 bits`` or ``float``."""
+        return "float" if self.bits is None else f"{self.bits} bits"
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +83,7 @@ class LayerBits:
         weights: Their count.
         bits: None for float.
         size_bytes: Of its weights with scales.
-        options: (bits, bytes, measured increase of the loss) of each offered width.
+        options: Each offered width; none under a rule.
         why: In words.
     """
 
@@ -65,8 +91,13 @@ class LayerBits:
     weights: int
     bits: int | None
     size_bytes: int
-    options: tuple[tuple[int, int, float], ...]
+    options: tuple[Option, ...]
     why: str
+
+    @property
+    def chosen(self) -> Option | None:
+        """Of the options; None under a rule."""
+        return next((o for o in self.options if o.bits == self.bits), None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,11 +106,11 @@ class Allocation:
 
     Attributes:
         layers: In execution order.
-        budget_bytes: What their sizes may add up to.
+        budget_bytes: What their sizes may add up to; None under a budget of time.
     """
 
     layers: tuple[LayerBits, ...]
-    budget_bytes: int
+    budget_bytes: int | None
 
     @property
     def size_bytes(self) -> int:
@@ -89,15 +120,22 @@ class Allocation:
     @property
     def predicted_increase(self) -> float:
         """Sum of the layers' own increases of the loss: what they add up to if independent."""
-        return sum(i for x in self.layers for bits, _, i in x.options if bits == x.bits)
+        return sum(x.chosen.loss_increase for x in self.layers if x.chosen is not None)
+
+    @property
+    def slower_ns(self) -> int:
+        """Sum of the layers' own times: a prediction, as if they did not touch each other."""
+        return sum(x.chosen.slower_ns or 0 for x in self.layers if x.chosen is not None)
 
     def rules(self, quantizer: Quantizer) -> tuple[Rule, ...]:
         """The choice as rules of a recipe."""
-        return tuple(
-            Rule(layers=f"re:^{re.escape(x.layer)}$", weights=with_bits(quantizer, x.bits))
-            for x in self.layers
-            if x.bits is not None and x.options
-        )
+        return tuple(rule(x.layer, quantizer, x.bits) for x in self.layers if x.options)
+
+
+def rule(layer: str, quantizer: Quantizer, bits: int | None) -> Rule:
+    """One layer at one width, or in float, as a rule of a recipe."""
+    weights = "float" if bits is None else with_bits(quantizer, bits)
+    return Rule(layers=f"re:^{re.escape(layer)}$", weights=weights)
 
 
 def with_bits(quantizer: Quantizer, bits: int) -> Quantizer:
@@ -136,18 +174,18 @@ def offers(graph: fx.GraphModule, settings: QuantizeSettings, scheme: Scheme) ->
         sizes: dict[int | None, int] = {
             q.bits: stored_bytes(weight.size, q.encode(weight, granularity)) for q in quantizers
         }
+        if choice is None and settings.mixed.latency is not None:
+            sizes[None] = _FLOAT_BYTES * weight.size
         found.append(Offer(path, weight.size, sizes, choice.reason if choice else ""))
     return tuple(found)
 
 
-def budget_bytes(offered: Sequence[Offer], settings: QuantizeSettings) -> int:
-    """The recipe's budget in bytes.
+def refuse_nothing_free(offered: Sequence[Offer]) -> None:
+    """Raise where rules leave nothing to choose.
 
     Raises:
-        RecipeError: The layers cannot be stored in it, or rules leave nothing to choose.
+        RecipeError: They do.
     """
-    mixed = settings.mixed
-    assert mixed is not None  # the caller looked
     if all(o.rule for o in offered):
         raise RecipeError(
             "quantize.mixed has no layer to choose bits for.",
@@ -155,6 +193,17 @@ def budget_bytes(offered: Sequence[Offer], settings: QuantizeSettings) -> int:
             got=f"{len(offered)} layers, all under rules",
             todo="take out quantize.mixed, or some of the rules",
         )
+
+
+def budget_bytes(offered: Sequence[Offer], settings: QuantizeSettings) -> int:
+    """The recipe's budget in bytes, where it is one of bytes.
+
+    Raises:
+        RecipeError: The layers cannot be stored in it, or rules leave nothing to choose.
+    """
+    mixed = settings.mixed
+    assert mixed is not None  # the caller looked
+    refuse_nothing_free(offered)
     weights = sum(o.weights for o in offered)
     if mixed.bits_per_weight is not None:
         budget, text = int(mixed.bits_per_weight * weights / 8), "bits_per_weight"
@@ -197,7 +246,8 @@ def loss_increases(
         weight = _weight(graph, offer.layer)
         found = {}
         for bits in offer.sizes:
-            assert bits is not None  # a free layer has no float option
+            if bits is None:
+                continue
             encoding = with_bits(settings.weights, bits).encode(weight, granularity)
             _put(graph, offer.layer, round_trip(weight, encoding))
             found[bits] = loss(graph) - base
@@ -212,37 +262,121 @@ def allocate(
 
     An increase below zero counts as zero: it is noise, or luck that adding up cannot promise.
     """
-    options = [
+    options = _options(offered, increases, {})
+    picked = _picked(options, [[o.size_bytes for o in item] for item in options], budget)
+    assert picked is not None  # `budget_bytes` refuses less
+    return Allocation(_layers(offered, options, picked), budget)
+
+
+def allocate_time(
+    offered: Sequence[Offer],
+    increases: Mapping[str, Mapping[int, float]],
+    slower_ns: Mapping[str, Mapping[int | None, int]],
+    limit_ns: int,
+) -> Allocation | None:
+    """The same within a time; None where even the fastest takes longer.
+
+    At least one layer gets integers, for a student all in float is not a quantized one.
+
+    Args:
+        offered: From `offers`.
+        increases: From `loss_increases`; what is missing counts as none.
+        slower_ns: Layer -> bits -> what it takes more than the widest integers; may be negative.
+        limit_ns: What these may add up to.
+    """
+    options = _options(offered, increases, slower_ns)
+    free = [i for i, offer in enumerate(offered) if not offer.rule]
+    found = _within(options, limit_ns)
+    if found is not None and all(
+        item[x].bits is None for item, x in zip(options, found, strict=True)
+    ):
+        tried = [
+            _within([[o for o in item if o.bits is not None] if i == kept else item
+                     for i, item in enumerate(options)], limit_ns)
+            for kept in free
+        ]  # fmt: skip
+        found = min(
+            (picked for picked in tried if picked is not None),
+            key=lambda picked: sum(
+                item[x].loss_increase for item, x in zip(options, picked, strict=True)
+            ),
+            default=None,
+        )
+    return None if found is None else Allocation(_layers(offered, options, found), None)
+
+
+def _within(options: Sequence[Sequence[Option]], limit_ns: int) -> list[int] | None:
+    """Costs count from the fastest option of each layer, since a knapsack knows none below 0."""
+    times = [[o.slower_ns or 0 for o in item] for item in options]
+    least = [min(item) for item in times]
+    costs = [[t - low for t in item] for item, low in zip(times, least, strict=True)]
+    return _picked(options, costs, limit_ns - sum(least))
+
+
+def _options(
+    offered: Sequence[Offer],
+    increases: Mapping[str, Mapping[int, float]],
+    slower_ns: Mapping[str, Mapping[int | None, int]],
+) -> list[list[Option]]:
+    """Per layer; a layer that was timed has the options that were."""
+    return [
         [
-            (bits, size, increases.get(o.layer, {}).get(bits or 0, 0.0))
+            Option(
+                bits,
+                size,
+                0.0 if bits is None else increases.get(o.layer, {}).get(bits, 0.0),
+                slower_ns.get(o.layer, {}).get(bits),
+            )
             for bits, size in o.sizes.items()
+            if o.layer not in slower_ns or bits in slower_ns[o.layer]
         ]
         for o in offered
     ]
-    picked = choose_options(
-        [np.array([size for _, size, _ in item], np.int64) for item in options],
-        [np.array([max(loss, 0.0) for _, _, loss in item]) for item in options],
+
+
+def _picked(
+    options: Sequence[Sequence[Option]], costs: Sequence[Sequence[int]], budget: int
+) -> list[int] | None:
+    return choose_options(
+        [np.array(item, np.int64) for item in costs],
+        [np.array([max(o.loss_increase, 0.0) for o in item]) for item in options],
         budget,
     )
-    assert picked is not None  # `budget_bytes` refuses less
+
+
+def _layers(
+    offered: Sequence[Offer], options: Sequence[Sequence[Option]], picked: Sequence[int]
+) -> tuple[LayerBits, ...]:
     layers = []
     for offer, item, index in zip(offered, options, picked, strict=True):
-        bits, size, _ = item[index]
-        free = () if offer.rule else tuple((b, s, i) for b, s, i in item if b is not None)
+        chosen = item[index]
+        free = () if offer.rule else tuple(item)
         why = offer.rule or _why(free, index)
-        layers.append(LayerBits(offer.layer, offer.weights, bits, size, free, why))
-    return Allocation(tuple(layers), budget)
+        layers.append(
+            LayerBits(offer.layer, offer.weights, chosen.bits, chosen.size_bytes, free, why)
+        )
+    return tuple(layers)
 
 
-def _why(options: tuple[tuple[int, int, float], ...], index: int) -> str:
-    _, size, loss = options[index]
+def _why(options: Sequence[Option], index: int) -> str:
+    chosen = options[index]
     others = [options[i] for i in (index - 1, index + 1) if 0 <= i < len(options)]
-    words = [
-        f"{bits} bits would take {abs(other - size):,} B {'less' if other < size else 'more'} and "
-        f"change the loss by {increase - loss:+.4f}"
-        for bits, other, increase in others
-    ]
-    return "; ".join(words) or "the only width offered"
+    return "; ".join(_beside(o, chosen) for o in others) or "the only width offered"
+
+
+def _beside(other: Option, chosen: Option) -> str:
+    """What another width would have changed."""
+    size, loss = (
+        other.size_bytes - chosen.size_bytes,
+        other.loss_increase - chosen.loss_increase,
+    )
+    words = f"{other.title} would take {abs(size):,} B {'less' if size < 0 else 'more'}"
+    if other.slower_ns is not None and chosen.slower_ns is not None:
+        time_us = (other.slower_ns - chosen.slower_ns) / _NS_PER_US
+        words += f", {abs(time_us):.1f} us {'less' if time_us < 0 else 'more'}" if time_us else (
+            ", the same time"
+        )  # fmt: skip
+    return f"{words} and change the loss by {loss:+.4f}"
 
 
 def _weight(graph: fx.GraphModule, path: str) -> np.ndarray[Any, np.dtype[np.float32]]:

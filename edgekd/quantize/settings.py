@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, ValidationInfo, field_validator, model_validator
 
-from edgekd.core.budget import SizeBytes
+from edgekd.core.budget import Milliseconds, SizeBytes
 from edgekd.core.config import Config
 from edgekd.core.errors import RecipeError
 from edgekd.core.types import Granularity
@@ -19,20 +19,24 @@ _TRAINING_ONLY = ("learned_ranges", "learned_zero_points", "freeze_oscillating")
 
 
 class MixedSettings(Config):
-    """Bits of each layer, chosen by what they cost in loss, under a budget of bytes.
+    """Bits of each layer, chosen by what they cost in loss, under a budget of bytes or of time.
 
     Attributes:
         bits: The widths offered to every layer that no rule names.
         budget: Bytes that the weights of all layers may take, with scales and with the layers
             under rules; biases are not counted. A number, or text such as 31KiB.
-        bits_per_weight: The same budget as an average over all weights, scales counted. One of
-            the two is given.
+        bits_per_weight: The same budget as an average over all weights, scales counted.
+        latency: Time that one inference of the whole student may take on each target, such as
+            2ms: the median, certified. What every width of every layer takes is measured there
+            before any training; a layer that no rule names may then also stay in float. One of
+            the three is given.
         samples: Train samples on which the loss of every layer at every width is measured.
     """
 
     bits: Annotated[tuple[Annotated[int, Field(ge=1, le=8)], ...], Field(min_length=1)]
     budget: SizeBytes | None = None
     bits_per_weight: Annotated[float, Field(gt=0)] | None = None
+    latency: Milliseconds | None = None
     samples: Annotated[int, Field(ge=1)] = 1024
 
     @field_validator("bits")
@@ -42,8 +46,9 @@ class MixedSettings(Config):
 
     @model_validator(mode="after")
     def _one_budget(self) -> Self:
-        if (self.budget is None) == (self.bits_per_weight is None):
-            raise ValueError("give one of budget and bits_per_weight")
+        given = (self.budget, self.bits_per_weight, self.latency)
+        if sum(one is not None for one in given) != 1:
+            raise ValueError("give one of budget, bits_per_weight and latency")
         return self
 
 

@@ -98,6 +98,11 @@ def seconds(value: float) -> str:
     return f"{minutes // 60} h {minutes % 60:02d} min"
 
 
+def microseconds(value: float) -> str:
+    """A difference in time: ``3.21 -> '+3.2 us'``, with a real minus sign."""
+    return _minus(f"{value + 0.0:+,.1f} us")
+
+
 def in_unit(value: float, unit: str, *, exact: bool = False) -> str:
     """A budget's limit or value in the unit that its name carries (`core.budget.BUDGET_UNITS`)."""
     writers = {"ms": duration, "bytes": size, "mib": memory, "pt": points}

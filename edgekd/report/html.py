@@ -83,6 +83,10 @@ def _filters(report: Report) -> dict[str, Callable[..., Any]]:
         "thin": fmt.thin,
         "increase": lambda value: f"{value:+.4f}".replace("-", "−"),
         "widths": rows.widths,
+        "width": rows.width,
+        "slower": tight(rows.slower),
+        "pace": lambda time: [fmt.glued(line) for line in rows.pace(time)],
+        "evenly_fast": rows.evenly_fast,
         "short_hash": fmt.short_hash,
         "mean": fmean,
         # budgets

@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING
 
 from edgekd.report import format as fmt
 from edgekd.report.budgets import title
-from edgekd.report.rows import options, storage, widths
+from edgekd.report.rows import evenly_fast, options, pace, slower, storage, width, widths
 from edgekd.report.summary import closest_point, drop_points, facts, headline
 
 if TYPE_CHECKING:
-    from edgekd.report.model import BudgetResult, MixedBits, Report, TargetResult
+    from edgekd.report.model import BitsOption, BudgetResult, MixedBits, Report, TargetResult
 
 _HEAD = ("target", "budgets", "p90 certified", "vs float teacher", "size", "peak memory",
          "{metric}", "drop", "int8 kernels")  # fmt: skip
@@ -96,16 +96,28 @@ def _budgets(budgets: tuple[BudgetResult, ...]) -> str:
 def _bits(mixed: MixedBits) -> list[str]:
     """Bits of every layer, with the measured increase of the loss at each width offered."""
     offered = widths(mixed)
-    head = ["layer", "weights", "bits", "stored", *(f"loss at {bits} bits" for bits in offered)]
+    head = ["layer", "weights", "bits", "stored", *(f"loss at {width(bits)}" for bits in offered)]
     lines = [_row(head), _row(["---", *["---:"] * (len(head) - 1)])]
     for x in mixed.layers:
-        loss = {option.bits: f"{option.loss_increase:+.4f}" for option in x.options}
+        loss = {option.bits: _cost(option) for option in x.options}
         chosen = "float" if x.bits is None else str(x.bits)
         cells = [_code(x.layer), fmt.count(x.weights), chosen, fmt.size(x.size_bytes)]
         lines.append(_row([*cells, *(loss.get(bits, "–") for bits in offered)]))
     scheme = f" for {_code(mixed.scheme)}" if mixed.scheme else ""
-    taken = f"{fmt.size(mixed.size_bytes)} of {fmt.size(mixed.budget_bytes)}"
-    return [*lines, "", f"Bits per layer{scheme}: {taken} for all weights with their scales."]
+    taken = fmt.size(mixed.size_bytes)
+    if mixed.budget_bytes is not None:
+        taken += f" of {fmt.size(mixed.budget_bytes)}"
+    lines += ["", f"Bits per layer{scheme}: {taken} for all weights with their scales."]
+    if mixed.time is not None:
+        facts = (evenly_fast(mixed), *pace(mixed.time))
+        lines += ["", *(f"- {_text(fact)}" for fact in facts if fact)]
+    return lines
+
+
+def _cost(option: BitsOption) -> str:
+    """The loss of a width and, where it was timed, what it takes more."""
+    time = slower(option)
+    return f"{option.loss_increase:+.4f}" + (f", {time}" if time else "")
 
 
 def _row(cells: list[str]) -> str:

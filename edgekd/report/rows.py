@@ -11,9 +11,11 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from edgekd.report.model import (
+        BitsOption,
         BudgetResult,
         Measured,
         MixedBits,
+        MixedTime,
         Report,
         Storage,
         TargetResult,
@@ -90,9 +92,57 @@ def layers(target: TargetResult) -> LayerRows:
     return LayerRows(rows=tuple(rows), left_out=len(times) - len(kept))
 
 
-def widths(mixed: MixedBits) -> list[int]:
-    """Every width that some layer was offered."""
-    return sorted({option.bits for layer in mixed.layers for option in layer.options})
+def widths(mixed: MixedBits) -> list[int | None]:
+    """Every width that some layer was offered; None, for float, is the last."""
+    offered = {option.bits for layer in mixed.layers for option in layer.options}
+    integers: list[int | None] = [*sorted(bits for bits in offered if bits is not None)]
+    return [*integers, None] if None in offered else integers
+
+
+def width(bits: int | None) -> str:
+    """``4 bits`` or ``float``."""
+    return "float" if bits is None else f"{bits} bits"
+
+
+def slower(option: BitsOption) -> str:
+    """``+3.2 us`` or ``same kernels``; empty where nothing was timed."""
+    if option.slower_us is None:
+        return ""
+    return "same kernels" if option.same_kernels else fmt.microseconds(option.slower_us)
+
+
+def pace(time: MixedTime) -> list[str]:
+    """How bits were chosen under a latency, a sentence each."""
+    measured = ", ".join(f"{fmt.duration(ms)} on {t}" for t, ms in time.measured_ms.items())
+    kept = "within" if max(time.measured_ms.values()) <= time.budget_ms else "above"
+    tries = fmt.plural(time.tries, "choice")
+    return [
+        f"measured as a whole: {measured} (certified median), {kept} the"
+        f" {fmt.duration(time.budget_ms, exact=True)} asked for; {tries} timed",
+        f"predicted: {fmt.duration(time.predicted_us / 1e3)}, the time with {time.widest_bits}"
+        " bits everywhere and the chosen layers' own differences added up",
+        f"measured: {fmt.duration(time.widest_us / 1e3)} with {time.widest_bits} bits everywhere;"
+        f" timed again, that file differed by up to {fmt.duration(time.repeat_us / 1e3)}",
+    ]
+
+
+def evenly_fast(mixed: MixedBits) -> str:
+    """Which widths make no difference in time because the kernels are the same."""
+    if mixed.time is None:
+        return ""
+    free = [layer for layer in mixed.layers if layer.options]
+    alike = [
+        bits
+        for bits in widths(mixed)
+        if all(o.same_kernels for x in free for o in x.options if o.bits == bits)
+    ]
+    if len(alike) < 2:
+        return ""
+    words = ", ".join(width(bits) for bits in alike[:-1])
+    return (
+        f"{words} and {width(alike[-1])} run in the same kernels in every layer"
+        " and count as equally fast"
+    )
 
 
 def timed(target: TargetResult) -> list[tuple[str, Measured]]:

@@ -125,7 +125,8 @@ def check_trainings(job: Job, taught: ScoredTeacher) -> None:
         return
     graph = fold_batch_norms(trace(student))
     place(graph, rules=recipe.quantize.placed_rules())
-    if recipe.quantize.mixed is not None:
+    mixed = recipe.quantize.mixed
+    if mixed is not None and mixed.latency is None:
         for scheme in (t.scheme for t in job.targets if t.scheme is not None):
             section = recipe.quantize.within(scheme.weight_bits)
             budget_bytes(offers(graph, section, scheme), section)

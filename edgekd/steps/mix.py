@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import dataclass
 from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +17,7 @@ from edgekd.quantize.fold import fold_batch_norms, trace
 from edgekd.quantize.mixed import Allocation, allocate, budget_bytes, loss_increases, offers
 from edgekd.report import model
 from edgekd.steps.learn import load_student
+from edgekd.steps.pace import Paced, paced
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -23,6 +25,7 @@ if TYPE_CHECKING:
     from torch import nn
 
     from edgekd.core.types import Scheme
+    from edgekd.quantize.mixed import Option
     from edgekd.recipe import QuantizeSection
     from edgekd.steps.choose import Trained, TrainedArm
     from edgekd.steps.job import Job
@@ -30,7 +33,15 @@ if TYPE_CHECKING:
 _DONE = "measured.json"
 
 
-def allocation(job: Job, kept: TrainedArm, scheme: Scheme) -> Allocation | None:
+@dataclass(frozen=True, slots=True)
+class Chosen:
+    """Bits of each layer, and under a budget of time how they were found."""
+
+    allocation: Allocation
+    paced: Paced | None = None
+
+
+def allocation(job: Job, kept: TrainedArm, scheme: Scheme) -> Chosen | None:
     """Bits per layer for all seeds of the kept float arm; None where the recipe does not ask.
 
     The increases are means over the seeds, so that every seed has the same bits and the files
@@ -46,20 +57,24 @@ def allocation(job: Job, kept: TrainedArm, scheme: Scheme) -> Allocation | None:
         layer: {int(bits): fmean(m[layer][bits] for m in measured) for bits in found}
         for layer, found in measured[0].items()
     }
-    return allocate(offered, mean, budget_bytes(offered, section))
+    if section.mixed.latency is not None:
+        found = paced(job, scheme, mean)
+        return Chosen(found.allocation, found)
+    return Chosen(allocate(offered, mean, budget_bytes(offered, section)))
 
 
-def resolved(section: QuantizeSection, found: Allocation | None) -> QuantizeSection:
+def resolved(section: QuantizeSection, found: Chosen | None) -> QuantizeSection:
     """The section with the allocation written out as rules."""
     if found is None:
         return section
-    rules = (*found.rules(section.weights), *section.rules)
+    rules = (*found.allocation.rules(section.weights), *section.rules)
     return section.model_copy(update={"rules": rules, "mixed": None})
 
 
-def reported(job: Job, found: Allocation, scheme: str) -> model.MixedBits:
+def reported(job: Job, chosen: Chosen, scheme: str) -> model.MixedBits:
     """The allocation for the report; `scheme` is empty where there is only one."""
     assert job.recipe.quantize.mixed is not None  # else nothing was found
+    found = chosen.allocation
     return model.MixedBits(
         scheme=scheme,
         budget_bytes=found.budget_bytes,
@@ -72,14 +87,38 @@ def reported(job: Job, found: Allocation, scheme: str) -> model.MixedBits:
                 weights=x.weights,
                 bits=x.bits,
                 size_bytes=x.size_bytes,
-                options=tuple(
-                    model.BitsOption(bits=bits, size_bytes=size, loss_increase=increase)
-                    for bits, size, increase in x.options
-                ),
+                options=tuple(_option(chosen, x.layer, o) for o in x.options),
                 why=x.why,
             )
             for x in found.layers
         ),
+        time=None if chosen.paced is None else _time(job, chosen.paced),
+    )
+
+
+def _option(chosen: Chosen, layer: str, option: Option) -> model.BitsOption:
+    times = None if chosen.paced is None else chosen.paced.times
+    return model.BitsOption(
+        bits=option.bits,
+        size_bytes=option.size_bytes,
+        loss_increase=option.loss_increase,
+        slower_us=None if times is None else times.slower_us[layer][option.bits],
+        same_kernels=times is not None and option.bits in times.same_kernels[layer],
+    )
+
+
+def _time(job: Job, found: Paced) -> model.MixedTime:
+    mixed = job.recipe.quantize.mixed
+    assert mixed is not None  # else nothing was found
+    assert mixed.latency is not None
+    return model.MixedTime(
+        budget_ms=mixed.latency,
+        widest_bits=found.times.widest_bits,
+        widest_us=found.times.whole_us,
+        repeat_us=found.times.repeat_us,
+        predicted_us=found.predicted_us,
+        measured_ms=dict(found.measured_ms),
+        tries=found.tries,
     )
 
 

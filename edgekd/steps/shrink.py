@@ -10,7 +10,7 @@ from edgekd.quantize import store
 from edgekd.quantize.fold import fold_batch_norms, trace
 from edgekd.steps.choose import Choice, Trained, TrainedArm, choose
 from edgekd.steps.learn import build_student
-from edgekd.steps.mix import allocation, resolved
+from edgekd.steps.mix import Chosen, allocation, resolved
 from edgekd.steps.points import with_shared_points
 from edgekd.steps.quantized import calibrated, refined
 from edgekd.steps.teach import listens
@@ -19,7 +19,6 @@ from edgekd.steps.watch import Watch
 
 if TYPE_CHECKING:
     from edgekd.core.types import QuantizedStudent, Scheme
-    from edgekd.quantize.mixed import Allocation
     from edgekd.recipe import QuantizeSection
     from edgekd.steps.job import Job
     from edgekd.steps.teach import ScoredTeacher
@@ -40,7 +39,7 @@ class IntegerArms:
     scheme: Scheme
     arms: tuple[TrainedArm, ...]
     choice: Choice
-    allocation: Allocation | None = None
+    allocation: Chosen | None = None
 
     @property
     def kept(self) -> TrainedArm:

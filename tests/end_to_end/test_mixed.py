@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 import edgekd
-from edgekd.core.errors import RecipeError
+from edgekd.core.errors import BudgetError, RecipeError
 from edgekd.distill.evaluation import Evaluation, evaluate
 from edgekd.report import html, markdown
 from edgekd.steps import mix
@@ -97,3 +97,34 @@ def test_stopped_between_two_layers_it_goes_on(
     stopped = compress_vectors(quantize=quantize)
     assert calls == 4 + 1 + 2  # the float loss again, and the second layer
     assert [len(x.options) for x in stopped.report.mixed[0].layers] == [2, 2]
+
+
+@pytest.mark.slow
+def test_vectors_under_a_latency(compress_vectors: Callable[..., Finished]) -> None:
+    quantize = {"method": "post_training", "mixed": mixed(bits=[4, 8], latency="1s")}
+    run = compress_vectors(quantize=quantize)
+    (found,) = run.report.mixed
+    assert found.budget_bytes is None
+    assert found.time is not None
+    assert found.time.measured_ms["x86-onnxruntime-int8"] <= 1000
+    assert any(x.bits is not None for x in found.layers)
+    for layer in found.layers:
+        four, eight = layer.options[:2]
+        # packed bits are unpacked when the file is loaded: what runs is the same
+        assert (four.bits, four.same_kernels, eight.slower_us) == (4, True, 0.0)
+    assert found.predicted_increase <= 0.01  # all the time in the world buys the least loss
+    # what was timed does not depend on the budget, and is not timed again
+    quantize["mixed"] = mixed(bits=[4, 8], latency="2s")
+    again = compress_vectors(quantize=quantize)
+    reused = {s.name for s in again.report.stages if s.reused}
+    assert "layer_times/x86-onnxruntime-int8" in reused
+
+
+def test_a_latency_that_nothing_keeps_is_refused_before_any_training(
+    vectors: Path, compress_vectors: Callable[..., Finished]
+) -> None:
+    with pytest.raises(BudgetError, match="no choice of bits keeps 1e-06 ms") as caught:
+        compress_vectors(quantize={"mixed": mixed(bits=[8], latency=1e-6)})
+    assert caught.value.exit_code == 1
+    assert "measured on an untrained student" in caught.value.expected
+    assert not list((vectors / "run").glob("**/*.safetensors"))

@@ -1,18 +1,28 @@
 from __future__ import annotations
 
+import itertools
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from hypothesis import given
+from hypothesis import strategies as st
 from torch import nn
 
 from edgekd.core.config import validate
 from edgekd.core.errors import RecipeError
 from edgekd.core.types import Scheme
 from edgekd.quantize.fold import fold_batch_norms, trace
-from edgekd.quantize.mixed import allocate, budget_bytes, loss_increases, offers
+from edgekd.quantize.mixed import (
+    Offer,
+    allocate,
+    allocate_time,
+    budget_bytes,
+    loss_increases,
+    offers,
+)
 from edgekd.quantize.placement import place
 from edgekd.quantize.settings import QuantizeSettings
 from tests.quantize.nets import trained_looking
@@ -132,8 +142,11 @@ def test_nothing_left_to_choose() -> None:
 @pytest.mark.parametrize(
     ("mixed", "complaint"),
     [
-        ({"bits_per_weight": None}, "give one of budget and bits_per_weight"),
-        ({"budget": "31KiB"}, "give one of budget and bits_per_weight"),
+        ({"bits_per_weight": None}, "give one of budget, bits_per_weight and latency"),
+        ({"budget": "31KiB"}, "give one of budget, bits_per_weight and latency"),
+        ({"latency": "2ms"}, "give one of budget, bits_per_weight and latency"),
+        ({"bits_per_weight": None, "latency": "2KiB"}, "not a latency"),
+        ({"bits_per_weight": None, "latency": "0ms"}, "not a latency"),
         ({"bits": [1, 4]}, "offers 1, which the quantizer 'minmax' does not have"),
         ({"bits": []}, "mixed.bits"),
         ({"bits_per_weight": None, "budget": "31 apples"}, "not a size"),
@@ -149,3 +162,60 @@ def test_widths_are_sorted_and_a_size_has_a_unit() -> None:
     read = settings(mixed={"bits": [8, 2, 4, 2], "bits_per_weight": None, "budget": "31KiB"})
     assert read.mixed is not None
     assert (read.mixed.bits, read.mixed.budget) == ((2, 4, 8), 31 * 1024)
+
+
+def test_a_latency_has_a_unit_and_offers_float() -> None:
+    read = settings(mixed={"bits_per_weight": None, "latency": "850us"})
+    assert read.mixed is not None
+    assert read.mixed.latency == 0.85
+    (stem, *_) = offers(graph_of("residual"), read, SCHEME)
+    assert stem.sizes[None] == 4 * 72
+
+
+TIMED = st.lists(
+    st.fixed_dictionaries({2: st.integers(-9, 9), 8: st.just(0), None: st.integers(-9, 9)}),
+    min_size=1,
+    max_size=4,
+)
+LOSSES = st.lists(
+    st.fixed_dictionaries({2: st.integers(0, 9), 8: st.integers(0, 9)}), min_size=4, max_size=4
+)
+
+
+@given(TIMED, LOSSES, st.integers(-40, 40))
+def test_within_a_time_no_other_choice_loses_less(
+    timed: list[dict[int | None, int]], losses: list[dict[int, int]], limit: int
+) -> None:
+    names = [f"layer{i}" for i in range(len(timed))]
+    offered = [Offer(name, 8, {2: 2, 8: 8, None: 32}) for name in names]
+    slower = dict(zip(names, timed, strict=True))
+    increases = {n: {b: float(v) for b, v in x.items()} for n, x in zip(names, losses)}  # noqa: B905
+    wanted = min(
+        (
+            sum(0.0 if b is None else increases[n][b] for n, b in zip(names, bits, strict=True))
+            for bits in itertools.product((2, 8, None), repeat=len(names))
+            if any(b is not None for b in bits)
+            and sum(slower[n][b] for n, b in zip(names, bits, strict=True)) <= limit
+        ),
+        default=None,
+    )
+    found = allocate_time(offered, increases, slower, limit)
+    if found is None:
+        assert wanted is None
+        return
+    assert found.predicted_increase == wanted
+    assert found.slower_ns <= limit
+    assert any(x.bits is not None for x in found.layers)
+
+
+def test_float_is_written_out_as_a_rule_and_explained() -> None:
+    offered = [Offer("a", 8, {8: 8, None: 32}), Offer("b", 8, {8: 8, None: 32})]
+    slower: dict[str, dict[int | None, int]] = {"a": {8: 0, None: 3_000}, "b": {8: 0}}
+    found = allocate_time(offered, {"a": {8: 0.5}, "b": {8: 0.5}}, slower, 5_000)
+    assert found is not None
+    assert [x.bits for x in found.layers] == [None, 8]
+    assert [len(x.options) for x in found.layers] == [2, 1]  # float was not timed for b
+    assert found.rules(settings().weights)[0].weights == "float"
+    why = "8 bits would take 24 B less, 3.0 us less and change the loss by +0.5000"
+    assert found.layers[0].why == why
+    assert found.layers[1].why == "the only width offered"

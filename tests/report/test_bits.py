@@ -7,7 +7,7 @@ from collections.abc import Callable
 import pytest
 
 from edgekd.report import html, markdown
-from edgekd.report.model import BitsOption, LayerBits, MixedBits, Report
+from edgekd.report.model import BitsOption, LayerBits, MixedBits, MixedTime, Report
 
 LAYERS = (
     LayerBits(
@@ -67,6 +67,74 @@ def test_markdown_has_a_row_per_layer(report: Report) -> None:
     assert "| `block.conv` | 576 | 4 | 320 B | +0.5000 | -0.0012 |" in text
     assert "| `head<b>` | 80 | float | 320 B | – | – |" in text
     assert "Bits per layer: 744 B of 1.00 KiB for all weights with their scales." in text
+
+
+PACED = MixedBits(
+    scheme="",
+    budget_bytes=None,
+    size_bytes=744,
+    predicted_increase=0.5,
+    samples=1000,
+    layers=(
+        LayerBits(
+            layer="conv",
+            weights=576,
+            bits=None,
+            size_bytes=2304,
+            options=(
+                BitsOption(
+                    bits=4, size_bytes=320, loss_increase=0.25, slower_us=0.4, same_kernels=True
+                ),
+                BitsOption(
+                    bits=8, size_bytes=600, loss_increase=0.125, slower_us=0, same_kernels=True
+                ),
+                BitsOption(bits=None, size_bytes=2304, loss_increase=0, slower_us=-3.25),
+            ),
+            why="8 bits would take 1,704 B less",
+        ),
+    ),
+    time=MixedTime(
+        budget_ms=2,
+        widest_bits=8,
+        widest_us=1500,
+        repeat_us=12,
+        predicted_us=1496.75,
+        measured_ms={"phone": 1.75},
+        tries=2,
+    ),
+)
+
+
+def test_times_say_what_was_measured_and_what_is_a_sum(
+    make_report: Callable[..., Report],
+) -> None:
+    report = make_report(mixed=(PACED,))
+    page = html.render(report).replace("\u202f", " ")
+    for text in (
+        "float",
+        "2.25 KiB · −3.2 us",
+        "320 B · same kernels",
+        "measured as a whole: 1.75 ms on phone (certified median), within the 2 ms asked for",
+        "2 choices timed",
+        "predicted: 1.50 ms, the time with 8 bits everywhere",
+        "4 bits and 8 bits run in the same kernels in every layer and count as equally fast",
+        "counted: 744 B for all weights",
+    ):
+        assert text in page
+    text = markdown.render(report)
+    assert "+0.2500, same kernels" in text
+    assert "+0.0000, −3.2 us" in text
+    assert "- predicted: 1.50 ms" in text
+    assert Report.model_validate_json(report.to_json()) == report
+
+
+def test_a_choice_that_was_too_slow_in_the_end_is_called_so(
+    make_report: Callable[..., Report],
+) -> None:
+    assert PACED.time is not None
+    late = PACED.time.model_copy(update={"measured_ms": {"phone": 2.5}})
+    page = html.render(make_report(mixed=(PACED.model_copy(update={"time": late}),)))
+    assert "(certified median), above the" in page
 
 
 def test_it_survives_json(report: Report) -> None:
