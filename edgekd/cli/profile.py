@@ -58,6 +58,7 @@ def profile(
 ) -> None:
     """Time an ONNX file, weigh it, and count the kernels that it really runs in."""
     import json
+    import sys
 
     from edgekd.cli._console import RichProgress, stdout
     from edgekd.core.config import validate
@@ -105,9 +106,14 @@ def profile(
             put(one.profile, keep, title=one.path.stem)
     if as_json:
         print(json.dumps([as_plain(one) for one in found], indent=2, allow_nan=False))
-        return
-    for one in found:
-        stdout().print(table(one))
+    else:
+        for one in found:
+            stdout().print(table(one))
+    failures = [one.failure for one in found if one.failure is not None]
+    for failure in failures:
+        print(failure.message, file=sys.stderr)
+    if failures:
+        raise typer.Exit(failures[0].exit_code)
 
 
 def out_paths(out: Path, targets: list[str]) -> list[Path]:
@@ -130,6 +136,7 @@ def as_plain(one: FileProfile) -> dict[str, Any]:
         "latency_ms": asdict(one.percentiles),
         "coefficient_of_variation": coefficient_of_variation(one.profile),
         "sustained": None if one.sustained is None else _plain_sustained(one.sustained),
+        "failure": None if one.failure is None else one.failure.message,
         "size_bytes": one.size_bytes,
         "peak_memory_mib": one.memory and one.memory.peak_mib,
         "runtime_memory_mib": one.memory and one.memory.runtime_mib,
@@ -193,14 +200,18 @@ def _noise(one: FileProfile) -> list[str]:
 
 def _sustained(one: FileProfile) -> list[str]:
     run = one.sustained
+    lines = [] if one.failure is None else [f"the long run ended early: {one.failure.failed}"]
     if run is None:
-        return []
+        return lines
     at = run.throttled_at_s
     lasting = "no lasting slowdown" if at is None else f"slower from {at:.0f} s on, to the end"
-    lines = [
-        f"{run.profile.conditions.duration}: {len(run.profile.samples_ns):,} runs, the last "
-        f"windows {run.slowdown:.2f} times the first; {lasting}"
-    ]
+    if run.slowdown is None:
+        lasting = "too few windows to tell a slowdown"
+    else:
+        lasting = f"the last windows {run.slowdown:.2f} times the first; {lasting}"
+    lines.append(
+        f"{run.profile.conditions.duration}: {len(run.profile.samples_ns):,} runs, {lasting}"
+    )
     if not run.energy:
         lines.append("  energy: this machine has no counter that can be read")
     lines += [

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from edgekd.backends._kernels import count_kernels
@@ -10,6 +10,7 @@ from edgekd.backends._onnx_file import total_bytes
 from edgekd.core.hashing import sha256_file
 from edgekd.profile.inputs import batch_size, load_feeds, make_feeds
 from edgekd.profile.percentiles import percentiles
+from edgekd.profile.sustained import BrokenOffError
 from edgekd.profile.together import connected, measure_on
 from edgekd.profile.transports._contract import Load
 
@@ -44,7 +45,9 @@ class FileProfile:
         memory: Of a fresh process there; None where none was measured.
         kernels: Counted.
         layers: Every node as it runs.
-        sustained: A long run after the burst; None where none was asked for.
+        sustained: A long run after the burst, as far as it came; None where none was asked for
+            or nothing of it came.
+        failure: Why the long run did not come to its end; None where it did.
     """
 
     path: Path
@@ -56,6 +59,7 @@ class FileProfile:
     kernels: KernelCount
     layers: tuple[LayerRecord, ...]
     sustained: Sustained | None
+    failure: BrokenOffError | None
 
 
 def profile_file(
@@ -84,7 +88,8 @@ def profile_file(
         RecipeError: A shape is missing or wrong.
         MissingDependencyError: A target's runtime is not installed.
         UnsupportedError: A runtime has the wrong version or refuses the model.
-        DeviceError: A device cannot be reached, or the process that measures memory died.
+        DeviceError: A device cannot be reached, or the process that measures memory died. One
+            that is lost in the long run is told in `failure`, and the burst is kept.
     """
     size, sha256 = total_bytes(path), sha256_file(path)
     with connected(targets) as devices:
@@ -96,32 +101,42 @@ def profile_file(
         ]
         note = inputs_note(inputs_npz)
         profiles = measure_on(devices, loads, rule, inputs=note, progress=progress)
-        long_runs = [
-            device.sustain(load, sustained_s, inputs=note, progress=progress)
-            if sustained_s
-            else None
-            for device, load in zip(devices, loads, strict=True)
-        ]
         found = []
-        for device, load, profile, long_run in zip(
-            devices, loads, profiles, long_runs, strict=True
-        ):
+        for device, load, profile in zip(devices, loads, profiles, strict=True):
             progress.say(f"{load.name}: reading kernels and memory")
             layers = device.layers(load)
-            found.append(
-                FileProfile(
-                    path=path,
-                    target=load.target,
-                    profile=profile,
-                    percentiles=percentiles(profile),
-                    size_bytes=size,
-                    memory=device.memory(load),
-                    kernels=count_kernels(layers),
-                    layers=layers,
-                    sustained=long_run,
-                )
+            one = FileProfile(
+                path=path,
+                target=load.target,
+                profile=profile,
+                percentiles=percentiles(profile),
+                size_bytes=size,
+                memory=device.memory(load),
+                kernels=count_kernels(layers),
+                layers=layers,
+                sustained=None,
+                failure=None,
             )
+            found.append(one)
+        if sustained_s:  # last, since a device is hot afterwards, or out of reach
+            for i, (device, load) in enumerate(zip(devices, loads, strict=True)):
+                found[i] = _with_long_run(found[i], device, load, sustained_s, note, progress)
     return found
+
+
+def _with_long_run(
+    one: FileProfile,
+    device: Device,
+    load: Load,
+    duration_s: float,
+    note: str,
+    progress: Progress,
+) -> FileProfile:
+    try:
+        run = device.sustain(load, duration_s, inputs=note, progress=progress)
+    except BrokenOffError as e:
+        return replace(one, sustained=e.so_far, failure=e)
+    return replace(one, sustained=run)
 
 
 def inputs_note(inputs_npz: Path | None) -> str:

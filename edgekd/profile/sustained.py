@@ -3,27 +3,27 @@
 from __future__ import annotations
 
 import statistics
-import time
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+from edgekd.core.errors import DeviceError
 from edgekd.core.types import Conditions, Profile
-from edgekd.profile.agent.machine import state
-from edgekd.profile.agent.timing import Series, warm_up, without_collection
-from edgekd.profile.energy import SYS, find_counters
+from edgekd.profile.agent.endurance import WINDOWS, pieces
+from edgekd.profile.agent.energy import find_counters
+from edgekd.profile.agent.timing import without_collection
 from edgekd.profile.environment import environment
 from edgekd.profile.measure import CLOCK, WARM_UP
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-    from pathlib import Path
+    from collections.abc import Mapping, Sequence
 
     from edgekd.core.progress import Progress
-    from edgekd.profile.energy import EnergyCounter
+    from edgekd.core.target import Target
+    from edgekd.profile.agent.endurance import Piece
+    from edgekd.profile.agent.energy import EnergyCounter
     from edgekd.profile.measure import Subject
 
-_NS_PER_S, _NS_PER_MS = 1_000_000_000, 1e6
-_WINDOWS = 60
+_NS_PER_MS = 1e6
 _REFERENCE_WINDOWS = 3
 _SLOWER = 1.10
 _LASTING = 3
@@ -69,19 +69,104 @@ class Sustained:
 
     Attributes:
         profile: All samples; its conditions say that it is a sustained run, so that it never
-            compares with a burst.
-        windows: In order.
+            compares with a burst, and where it was broken off, so that it never compares with a
+            whole one.
+        windows: Those that were whole, in order.
         throttled_at_s: Start of the first window from which on the run stays at least 10 % slower
             than in its first three windows; None where it does not.
-        slowdown: Median of the last three windows over that of the first three.
+        slowdown: Median of the last three windows over that of the first three; None where there
+            are not as many.
         energy: One per counter; empty where the machine has none.
     """
 
     profile: Profile
     windows: tuple[Window, ...]
     throttled_at_s: float | None
-    slowdown: float
+    slowdown: float | None
     energy: tuple[Energy, ...]
+
+
+class BrokenOffError(DeviceError):
+    """A long run that a device did not bring to its end.
+
+    Attributes:
+        so_far: What came until then; None where nothing did.
+    """
+
+    def __init__(self, cause: DeviceError, so_far: Sustained | None) -> None:
+        super().__init__(cause.failed, expected=cause.expected, got=cause.got, todo=cause.todo)
+        self.so_far = so_far
+
+
+class Record:
+    """What has come of a long run so far.
+
+    Args:
+        duration_s: That it is to last, seconds.
+        counters: Names of those that count its energy.
+    """
+
+    def __init__(self, duration_s: float, counters: Sequence[str]) -> None:
+        self._duration_s, self._counters = duration_s, counters
+        self._samples_ns: list[int] = []
+        self._windowed = 0
+        self._counted: tuple[int, Sequence[float]] = (0, ())
+        self.windows: list[Window] = []
+
+    def add(self, piece: Piece) -> None:
+        """Take the next one."""
+        self._samples_ns += piece.samples_ns
+        if piece.reading is None:
+            return
+        mine = self._samples_ns[self._windowed :]
+        self._windowed += len(mine)
+        self._counted = self._windowed, piece.reading["joules"]
+        self.windows.append(
+            Window(
+                start_s=piece.window * self._duration_s / WINDOWS,
+                runs=len(mine),
+                median_ms=_median(mine) / _NS_PER_MS,
+                temperature_c=piece.reading["temperature_c"],
+                frequency_khz=piece.reading["frequency_khz"],
+            )
+        )
+
+    def summary(
+        self, artifact_sha256: str, target: Target, where: Mapping[str, Any], *, inputs: str
+    ) -> Sustained | None:
+        """The run as far as it came; None where not one inference did.
+
+        Args:
+            artifact_sha256: Of the file.
+            target: Whose conditions it ran under.
+            where: Environment before the run.
+            inputs: Where the feeds come from, for the conditions.
+        """
+        if not self._samples_ns:
+            return None
+        duration = f"sustained: back to back for {self._duration_s:g} s"
+        if len(self.windows) < WINDOWS:
+            duration += f", broken off after {len(self.windows)} of {WINDOWS} windows"
+        medians = [window.median_ms for window in self.windows]
+        at = onset(medians)
+        runs, spent_j = self._counted
+        return Sustained(
+            profile=Profile(
+                artifact_sha256=artifact_sha256,
+                target=target.name,
+                conditions=_conditions(target, duration, inputs),
+                samples_ns=tuple(self._samples_ns),
+                environment=dict(where),
+                source="measured",
+            ),
+            windows=tuple(self.windows),
+            throttled_at_s=None if at is None else self.windows[at].start_s,
+            slowdown=_slowdown(medians),
+            energy=tuple(
+                Energy(counter, joules, joules / runs * 1e3)
+                for counter, joules in zip(self._counters, spent_j, strict=False)
+            ),
+        )
 
 
 def sustain(
@@ -102,48 +187,17 @@ def sustain(
         counters: Of energy; by default all that the machine has.
     """
     counters = find_counters() if counters is None else counters
-    before = environment()
+    where = environment()
     calls = [subject.session.bind(feeds) for feeds in subject.feeds]
-    clock, window_ns = time.perf_counter_ns, int(duration_s * _NS_PER_S / _WINDOWS)
-    samples: list[int] = []
-    windows: list[Window] = []
-    with without_collection(), progress.bar(f"sustain {subject.name}", _WINDOWS) as bar:
-        warm_up(Series(calls))
-        started_j = [counter.joules() for counter in counters]
-        started = clock()
-        for index in range(_WINDOWS):
-            first, end = len(samples), started + (index + 1) * window_ns
-            now = clock()
-            while now < end or first == len(samples):
-                call = calls[len(samples) % len(calls)]
-                begun = clock()
-                call()
-                now = clock()
-                samples.append(now - begun)
-            windows.append(_window((index * window_ns) / _NS_PER_S, samples[first:]))
-            for counter in counters:
-                counter.joules()  # a counter that wraps must be read now and then
-            bar.advance(1, f"median {windows[-1].median_ms:.3f} ms")
-        spent_j = [c.joules() - j for c, j in zip(counters, started_j, strict=True)]
-    profile = Profile(
-        artifact_sha256=subject.artifact_sha256,
-        target=subject.target.name,
-        conditions=_conditions(subject, duration_s, inputs),
-        samples_ns=tuple(samples),
-        environment=before,
-        source="measured",
-    )
-    medians = [window.median_ms for window in windows]
-    return Sustained(
-        profile=profile,
-        windows=tuple(windows),
-        throttled_at_s=None if (at := onset(medians)) is None else windows[at].start_s,
-        slowdown=_median(medians[-_LASTING:]) / _median(medians[:_REFERENCE_WINDOWS]),
-        energy=tuple(
-            Energy(counter.name, joules, joules / len(samples) * 1e3)
-            for counter, joules in zip(counters, spent_j, strict=True)
-        ),
-    )
+    record = Record(duration_s, [counter.name for counter in counters])
+    with without_collection(), progress.bar(f"sustain {subject.name}", WINDOWS) as bar:
+        for piece in pieces(calls, duration_s, counters):
+            record.add(piece)
+            if piece.reading is not None:
+                bar.advance(1, f"median {record.windows[-1].median_ms:.3f} ms")
+    found = record.summary(subject.artifact_sha256, subject.target, where, inputs=inputs)
+    assert found is not None  # every window has an inference
+    return found
 
 
 def onset(medians_ms: Sequence[float]) -> int | None:
@@ -155,6 +209,8 @@ def onset(medians_ms: Sequence[float]) -> int | None:
     >>> onset([1.0] * 5 + [1.3] * 5), onset([1.0] * 5 + [1.3] * 4 + [1.0])
     (5, None)
     """
+    if not medians_ms:
+        return None
     limit = _SLOWER * _median(medians_ms[:_REFERENCE_WINDOWS])
     at = len(medians_ms)
     while at > 0 and medians_ms[at - 1] >= limit:
@@ -162,40 +218,24 @@ def onset(medians_ms: Sequence[float]) -> int | None:
     return at if len(medians_ms) - at >= _LASTING else None
 
 
-def temperature_c(sys: Path = SYS) -> float | None:
-    """The hottest thermal zone in degrees Celsius; None where none can be read."""
-    found = []
-    for path in (sys / "class/thermal").glob("thermal_zone*/temp"):
-        try:
-            found.append(int(path.read_text()) / 1000)
-        except (OSError, ValueError):
-            continue
-    return max(found, default=None)
-
-
-def _window(start_s: float, samples_ns: Sequence[int]) -> Window:
-    return Window(
-        start_s=start_s,
-        runs=len(samples_ns),
-        median_ms=_median(samples_ns) / _NS_PER_MS,
-        temperature_c=temperature_c(),
-        frequency_khz=state()["frequency_khz"],
-    )
+def _slowdown(medians_ms: Sequence[float]) -> float | None:
+    if len(medians_ms) < _REFERENCE_WINDOWS + _LASTING:
+        return None
+    return _median(medians_ms[-_LASTING:]) / _median(medians_ms[:_REFERENCE_WINDOWS])
 
 
 def _median(values: Sequence[float]) -> float:
     return float(statistics.median(values))
 
 
-def _conditions(subject: Subject, duration_s: float, inputs: str) -> Conditions:
-    given = subject.target.conditions
+def _conditions(target: Target, duration: str, inputs: str) -> Conditions:
     return Conditions(
-        batch_size=given.batch_size,
-        threads=given.threads,
+        batch_size=target.conditions.batch_size,
+        threads=target.conditions.threads,
         warm_up=WARM_UP,
-        duration=f"sustained: back to back for {duration_s:g} s",
+        duration=duration,
         clock=CLOCK,
-        power_mode=given.power_mode,
+        power_mode=target.conditions.power_mode,
         interleaved_with=0,
         inputs=inputs,
     )

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from edgekd.profile.energy import CountedFile, PowerFile, find_counters
+from edgekd.profile.agent.energy import CountedFile, PowerFile, find_counters
 
 
 def write(path: Path, text: object) -> Path:

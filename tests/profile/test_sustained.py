@@ -6,10 +6,11 @@ import pytest
 
 from edgekd.core.errors import UnsupportedError
 from edgekd.core.progress import Silent
-from edgekd.profile.energy import CountedFile
+from edgekd.profile.agent.endurance import temperature_c
+from edgekd.profile.agent.energy import CountedFile
 from edgekd.profile.measure import measure
 from edgekd.profile.store import compare
-from edgekd.profile.sustained import onset, sustain, temperature_c
+from edgekd.profile.sustained import onset, sustain
 from tests.profile.test_measure import QUICK, subjects
 
 

@@ -155,25 +155,32 @@ def _work(asked: dict[str, Any], models: Path, run: Path, folder: Path) -> None:
             start_new_session=True,
         )
         try:
-            _watch(worker, float(asked["limit_s"]))
+            _watch(worker, float(asked["limit_s"]), folder)
         finally:
             if worker.poll() is None:
                 os.killpg(worker.pid, signal.SIGKILL)
             worker.wait()
     if worker.returncode or not (folder / "answer.json").exists():
         raise _ProblemError("died", _last_words(worker.returncode, folder / "errors.txt"))
-    answer = (folder / "answer.json").read_bytes()
-    size = (folder / "outputs.bin").stat().st_size
-    _send({"kind": "answer", "json": len(answer), "bytes": size})
-    _write(answer)
-    with (folder / "outputs.bin").open("rb") as f:
+    _answer("answer", folder / "answer.json", folder / "outputs.bin")
+
+
+def _answer(kind: str, head: Path, body: Path) -> None:
+    text = head.read_bytes()
+    _send({"kind": kind, "json": len(text), "bytes": body.stat().st_size})
+    _write(text)
+    with body.open("rb") as f:
         for part in iter(lambda: f.read(_CHUNK), b""):
             _write(part)
 
 
-def _watch(worker: subprocess.Popen[bytes], limit_s: float) -> None:
-    """Sleep until the worker ends; nothing is polled, since it may be timing something."""
+def _watch(worker: subprocess.Popen[bytes], limit_s: float, folder: Path) -> None:
+    """Sleep until the worker ends; nothing is polled, since it may be timing something.
+
+    What it writes to its standard output, whatever it is, means that there may be new parts.
+    """
     end_s = time.monotonic() + limit_s
+    sent = 0
     assert worker.stdout is not None
     out = worker.stdout.fileno()
     while True:
@@ -183,7 +190,14 @@ def _watch(worker: subprocess.Popen[bytes], limit_s: float) -> None:
             raise _GoneError
         if not ready:
             raise _ProblemError("slow", f"no answer after {limit_s:.0f} s")
-        if not os.read(out, _CHUNK):
+        ended = not os.read(out, _CHUNK)
+        while (head := folder / f"part-{sent}.json").exists():
+            body = head.with_suffix(".bin")
+            _answer("part", head, body)
+            head.unlink()
+            body.unlink()
+            sent += 1
+        if ended:
             try:
                 worker.wait(max(left_s, 1.0))
             except subprocess.TimeoutExpired as e:

@@ -1,6 +1,7 @@
 """One request in a process of its own: read from a folder, done, answered into the folder.
 
 The folder holds ``request.json`` and ``inputs.bin``; it gets ``answer.json`` and ``outputs.bin``.
+Long work puts what it has so far beside them, in parts that are sent on and removed meanwhile.
 """
 
 from __future__ import annotations
@@ -34,15 +35,7 @@ def main() -> None:
         answer, arrays = _answer(folder)
     except Exception as e:  # whatever it is, the other side has to be told
         answer, arrays = {"error": {"code": _code(e), "text": _one_line(e)}}, {}
-    heads: list[Any] = []
-    with (folder / "outputs.bin").open("wb") as f:
-        if arrays:
-            from .arrays import pack
-
-            heads, bodies = pack(arrays)
-            f.writelines(bodies)
-    answer["arrays"] = heads
-    (folder / "answer.json").write_text(json.dumps(answer))
+    _write(folder, "answer.json", "outputs.bin", answer, arrays)
 
 
 def _answer(folder: Path) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -58,7 +51,13 @@ def _answer(folder: Path) -> tuple[dict[str, Any], dict[str, Any]]:
     from .arrays import unpack
 
     arrays = unpack(request["arrays"], (folder / "inputs.bin").read_bytes())
-    work = {"measure": _measure, "run": _run, "memory": _memory, "layers": _layers}
+    work = {
+        "measure": _measure,
+        "sustain": _sustain,
+        "run": _run,
+        "memory": _memory,
+        "layers": _layers,
+    }
     return work[request["task"]](request, arrays, folder)
 
 
@@ -93,6 +92,29 @@ def _measure(
     before["state"]["load_average_after"] = machine.state()["load_average"]
     samples = {str(i): np.asarray(s.samples_ns, np.int64) for i, s in enumerate(series)}
     return {"environment": before}, samples
+
+
+def _sustain(
+    request: Mapping[str, Any], arrays: Mapping[str, Any], folder: Path
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Run one model back to back; every piece of the run is told as soon as it is there."""
+    import numpy as np
+
+    from . import endurance, energy
+
+    counters = energy.find_counters()
+    before = _environment()
+    (model,) = request["models"]
+    session = _open(model)
+    calls = [session.bind(feeds) for feeds in _feeds(0, model, arrays)]
+    head = {"environment": before, "counters": [counter.name for counter in counters]}
+    _tell(folder, 0, head, {})
+    with timing.without_collection():
+        run = endurance.pieces(calls, request["duration_s"], counters)
+        for number, piece in enumerate(run, 1):
+            body = {"window": piece.window, "reading": piece.reading}
+            _tell(folder, number, body, {"samples": np.asarray(piece.samples_ns, np.int64)})
+    return {}, {}
 
 
 def _run(
@@ -132,6 +154,28 @@ def _layers(
     (model,) = request["models"]
     reading = _open(model).reading(_feeds(0, model, arrays)[0], folder)
     return {}, {name: np.frombuffer(text, np.uint8) for name, text in reading.items()}
+
+
+def _tell(folder: Path, number: int, part: dict[str, Any], arrays: dict[str, Any]) -> None:
+    """Lay a part of the answer down, and wake the parent up, which sends it on."""
+    _write(folder, f"part-{number}.json", f"part-{number}.bin", part, arrays)
+    os.write(1, b".")
+
+
+def _write(
+    folder: Path, name: str, body: str, answer: dict[str, Any], arrays: Mapping[str, Any]
+) -> None:
+    """An answer and its arrays; the answer comes into being last, and whole."""
+    heads: list[Any] = []
+    with (folder / body).open("wb") as f:
+        if arrays:
+            from .arrays import pack
+
+            heads, bodies = pack(arrays)
+            f.writelines(bodies)
+    temp = folder / "temp.json"
+    temp.write_text(json.dumps({**answer, "arrays": heads}))
+    os.replace(temp, folder / name)
 
 
 def _open(model: Mapping[str, Any]) -> Any:

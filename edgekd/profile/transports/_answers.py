@@ -34,7 +34,9 @@ _Model = TypeVar("_Model", bound=BaseModel)
 PACKAGES = ("numpy", "onnxruntime", "openvino")
 _STATE_BYTES = 1 << 14
 #: clocks of two machines may run this much apart
-_CLOCKS = 1.05
+CLOCKS = 1.05
+#: no inference takes less; bounds how many samples a device may send
+FASTEST_NS = 500
 
 
 def _tame(text: str) -> str:
@@ -45,6 +47,7 @@ def _tame(text: str) -> str:
 
 _Word = Annotated[str, StringConstraints(max_length=200), AfterValidator(_tame)]
 _Count = Annotated[int, Field(ge=0, le=2**60)]
+_Joules = Annotated[float, Field(ge=-1e12, le=1e12)]
 
 
 class Machine(Config):
@@ -88,6 +91,30 @@ class Timed(Config):
     """Beside the samples."""
 
     environment: Environment
+
+
+class Begun(Config):
+    """What comes before the first piece of a long run."""
+
+    environment: Environment
+    counters: Annotated[tuple[_Word, ...], Field(max_length=100)]
+
+
+class Reading(Config):
+    """At the end of a window of a long run; joules of each counter since its start."""
+
+    temperature_c: Annotated[float, Field(ge=-300, le=1000)] | None
+    frequency_khz: Annotated[int, Field(ge=0, le=10**9)] | None
+    joules: Annotated[
+        tuple[Annotated[float, Field(ge=-1e12, le=1e12)], ...], Field(max_length=100)
+    ]
+
+
+class Piece(Config):
+    """A part of a window of a long run, beside its samples."""
+
+    window: Annotated[int, Field(ge=0)]
+    reading: Reading | None
 
 
 class Weighed(Config):
@@ -158,18 +185,29 @@ def samples_of(
         raise NonsenseError(f"samples of {len(arrays)} models instead of {count}")
     found = []
     for index in range(count):
-        samples = arrays[str(index)]
-        if samples.dtype != np.int64 or samples.ndim != 1 or not len(samples):
+        values = clocked(arrays[str(index)])
+        if not values:
             raise NonsenseError("samples that are no list of whole ns")
-        values = samples.tolist()
-        if min(values) <= 0:
-            raise NonsenseError("samples that no clock can have given")
         if not finished(values, sum(values), rule):
             raise NonsenseError(f"{len(values)} samples, fewer than were asked for")
         found.append(tuple(values))
-    if sum(map(sum, found)) > elapsed_s * 1e9 * _CLOCKS:
+    if sum(map(sum, found)) > elapsed_s * 1e9 * CLOCKS:
         raise NonsenseError("samples that took longer together than the whole question")
     return found
+
+
+def clocked(samples: NDArray[np.generic]) -> list[int]:
+    """Samples in ns, as a clock can have given them.
+
+    Raises:
+        NonsenseError: They are something else.
+    """
+    if samples.dtype != np.int64 or samples.ndim != 1:
+        raise NonsenseError("samples that are no list of whole ns")
+    values: list[int] = samples.tolist()
+    if min(values, default=1) <= 0:
+        raise NonsenseError("samples that no clock can have given")
+    return values
 
 
 def outputs_of(

@@ -65,6 +65,20 @@ class File(NamedTuple):
     source: Path | bytes
 
 
+class Parts(NamedTuple):
+    """How an answer is taken that comes in parts, while the work goes on.
+
+    Attributes:
+        take: Gets each part and its bytes; raises NonsenseError where it can make nothing of it.
+        within_s: For each to come.
+        most_bytes: Of each one's arrays.
+    """
+
+    take: Callable[[dict[str, Any], bytes], None]
+    within_s: float
+    most_bytes: int
+
+
 class Connection:
     """Over a link; nothing is started before the first question.
 
@@ -91,6 +105,7 @@ class Connection:
         limit_s: float,
         most_bytes: int,
         read: Callable[[dict[str, Any], bytes], T],
+        parts: Parts | None = None,
     ) -> T:
         """Have one request done.
 
@@ -101,23 +116,50 @@ class Connection:
             limit_s: For the work there.
             most_bytes: That the answer's arrays may have.
             read: Makes something of the answer; raises NonsenseError where it cannot.
+            parts: That come before it. Work of which a part has come is not begun once more.
         """
         message = {"kind": "work", "limit_s": limit_s, "request": request, "bytes": len(body)}
 
         def ask(stream: Stream) -> T:
             self._put(stream, files)
             self._send(stream, message, body)
-            reply = self._reply(stream, "answer", within_s=limit_s + _GRACE_S)
-            sizes = [_size(reply.get(key)) for key in ("json", "bytes")]
-            if sizes[0] > _JSON_BYTES or sizes[1] > most_bytes:
-                raise NonsenseError(f"{sum(sizes)} bytes, more than the question can give")
-            text, data = (stream.payload(s, silence_s=self._link.timeout_s) for s in sizes)
-            answer = strict_json(text)
-            if "error" in answer:
-                raise self._failed(answer["error"])
-            return read(answer, data)
+            if parts is None:
+                reply = self._reply(stream, "answer", within_s=limit_s + _GRACE_S)
+                return read(*self._body(stream, reply, most_bytes))
+            return read(*self._after_parts(stream, parts, most_bytes))
 
         return self._asked(ask)
+
+    def _after_parts(
+        self, stream: Stream, parts: Parts, most_bytes: int
+    ) -> tuple[dict[str, Any], bytes]:
+        """The answer that follows the last part."""
+        came = False
+        try:
+            while True:
+                reply = self._reply(stream, "answer", "part", within_s=parts.within_s)
+                if reply["kind"] == "answer":
+                    return self._body(stream, reply, most_bytes)
+                came = True
+                parts.take(*self._body(stream, reply, parts.most_bytes))
+        except EndedError as e:
+            if not came:
+                raise
+            self.close()
+            raise problems.broke(self._link.place, e) from e
+
+    def _body(
+        self, stream: Stream, reply: dict[str, Any], most_bytes: int
+    ) -> tuple[dict[str, Any], bytes]:
+        """The JSON text and the bytes that a reply announces."""
+        sizes = [_size(reply.get(key)) for key in ("json", "bytes")]
+        if sizes[0] > _JSON_BYTES or sizes[1] > most_bytes:
+            raise NonsenseError(f"{sum(sizes)} bytes, more than the question can give")
+        text, data = (stream.payload(s, silence_s=self._link.timeout_s) for s in sizes)
+        answer = strict_json(text)
+        if "error" in answer:
+            raise self._failed(answer["error"])
+        return answer, data
 
     def _put(self, stream: Stream, files: Mapping[str, File]) -> None:
         if not files:
@@ -189,16 +231,16 @@ class Connection:
         line = json.dumps(message).encode() + b"\n"
         stream.send(line + body, silence_s=self._link.timeout_s)
 
-    def _reply(self, stream: Stream, kind: str, *, within_s: float) -> dict[str, Any]:
+    def _reply(self, stream: Stream, *kinds: str, within_s: float) -> dict[str, Any]:
         reply = stream.receive(within_s=within_s)
-        self._expect(reply, kind)
+        self._expect(reply, *kinds)
         return reply
 
-    def _expect(self, reply: dict[str, Any], kind: str) -> None:
+    def _expect(self, reply: dict[str, Any], *kinds: str) -> None:
         if reply["kind"] == "error":
             raise self._failed({key: reply[key] for key in reply if key != "kind"})
-        if reply["kind"] != kind:
-            raise NonsenseError(f"another message than {kind!r}")
+        if reply["kind"] not in kinds:
+            raise NonsenseError(f"another message than {kinds[0]!r}")
 
     def _failed(self, error: Any) -> Exception:
         failure = plain(Failure, error)

@@ -79,6 +79,7 @@ class Device(Protocol):
 
         Raises:
             UnsupportedError: Not on this device.
+            BrokenOffError: The device was lost meanwhile; it holds what came until then.
         """
 
     def run(self, load: Load) -> list[dict[str, NDArray[np.generic]]]:

@@ -33,6 +33,10 @@ def missing(place: str, package: str) -> DeviceError:
     )
 
 
+class DisbelievedError(DeviceError):
+    """A device says what it cannot have measured, so that nothing else of it is believed."""
+
+
 def silent(place: str) -> DeviceError:
     """Nothing came for longer than is allowed."""
     return DeviceError(
@@ -51,9 +55,18 @@ def lost(place: str, ended: EndedError) -> DeviceError:
     )
 
 
-def nonsense(place: str, text: str) -> DeviceError:
-    """The answer is none that the agent would give."""
+def broke(place: str, ended: EndedError) -> DeviceError:
+    """The connection broke in work that is not begun once more."""
     return DeviceError(
+        f"The connection to {place} broke.",
+        got=one_line(ended.complaint) or f"exit code {ended.code}",
+        todo="check the network and the device's power, and call the same command again",
+    )
+
+
+def nonsense(place: str, text: str) -> DisbelievedError:
+    """The answer is none that the agent would give."""
+    return DisbelievedError(
         f"{place} gives an answer that edgekd does not believe; nothing of it is kept.",
         expected="what edgekd's agent sends",
         got=one_line(text),

@@ -12,15 +12,18 @@ from edgekd.backends._contract import BACKENDS, PortableBackend
 from edgekd.backends._onnx_file import check
 from edgekd.backends._onnx_specs import input_specs
 from edgekd.backends._runtime import check_version
-from edgekd.core.errors import UnsupportedError
+from edgekd.core.errors import DeviceError, UnsupportedError
 from edgekd.core.hashing import sha256_bytes, sha256_file
 from edgekd.core.types import Profile
 from edgekd.profile.agent.arrays import pack
+from edgekd.profile.agent.endurance import PIECE, WINDOWS
 from edgekd.profile.agent.timing import WARM_UP_MAX_S
 from edgekd.profile.measure import conditions
+from edgekd.profile.sustained import BrokenOffError
 from edgekd.profile.transports import _answers as answers
 from edgekd.profile.transports import _problems as problems
-from edgekd.profile.transports._connection import Connection, File
+from edgekd.profile.transports._connection import Connection, File, Parts
+from edgekd.profile.transports._long_run import LongRun
 from edgekd.profile.transports._stream import NonsenseError
 
 if TYPE_CHECKING:
@@ -44,8 +47,7 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 _ARRAY_BYTES = 1 << 31
 _SAMPLE_BYTES = 8
-#: no inference takes less, and no block is resized so often; bounds what a device may send
-_FASTEST_NS = 500
+#: no block is resized so often; bounds what a device may send
 _OVERSHOOT = 16
 #: times what the rule allows, for loading and for what is not timed
 _SLACK = 2.0
@@ -142,11 +144,29 @@ class RemoteDevice:
     def sustain(
         self, load: Load, duration_s: float, *, inputs: str, progress: Progress
     ) -> Sustained:
-        """See the contract."""
-        raise UnsupportedError(
-            f"{self._link.place} cannot be run for minutes over {self._transport}.",
-            todo="run `edgekd profile --sustained` on the device itself",
-        )
+        """See the contract; what the device has timed comes over piece by piece meanwhile."""
+        with progress.bar(f"sustain {load.name} on {self._link.place}", WINDOWS) as bar:
+            run = LongRun(load, duration_s, bar, where=self._environment, inputs=inputs)
+            try:
+                return self._work(
+                    "sustain",
+                    (load,),
+                    run.end,
+                    {"duration_s": duration_s},
+                    work_s=(WARM_UP_MAX_S + duration_s) * _SLACK,
+                    most_bytes=0,
+                    parts=Parts(
+                        run.take,
+                        within_s=WARM_UP_MAX_S
+                        + duration_s / WINDOWS * _SLACK
+                        + self._link.timeout_s,
+                        most_bytes=PIECE * _SAMPLE_BYTES,
+                    ),
+                )
+            except problems.DisbelievedError:
+                raise
+            except DeviceError as e:
+                raise BrokenOffError(e, run.so_far()) from e
 
     def run(self, load: Load) -> list[dict[str, NDArray[np.generic]]]:
         """See the contract."""
@@ -186,6 +206,7 @@ class RemoteDevice:
         most_bytes: int = _ARRAY_BYTES,
         feeds: int | None = None,
         instead: bytes | None = None,
+        parts: Parts | None = None,
     ) -> T:
         """Ask for one piece of work; `read` gets the answer and its arrays, unbelieved as yet."""
         files = [_files(load.path, load.sha256, instead) for load in loads]
@@ -211,6 +232,7 @@ class RemoteDevice:
             limit_s=work_s + self._link.timeout_s,
             most_bytes=min(most_bytes, _ARRAY_BYTES),
             read=lambda answer, body: read(answer, answers.arrays_of(answer, body)),
+            parts=parts,
         )
 
     def _environment(self, found: answers.Environment) -> dict[str, Any]:
@@ -221,9 +243,8 @@ class RemoteDevice:
 
 def _most_samples(rule: Rule) -> int:
     """More than the rule can give of one model."""
-    return min(
-        _OVERSHOOT * max(rule.needed, rule.min_ns // _FASTEST_NS), rule.max_ns // _FASTEST_NS
-    )
+    least = max(rule.needed, rule.min_ns // answers.FASTEST_NS)
+    return min(_OVERSHOOT * least, rule.max_ns // answers.FASTEST_NS)
 
 
 def _portable(target: Target) -> PortableBackend:

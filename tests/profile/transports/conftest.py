@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import getpass
+import json
 import os
 import shutil
 import signal
@@ -24,13 +25,32 @@ from edgekd.core.config import dump_yaml
 from edgekd.core.errors import DeviceError
 from edgekd.core.hashing import sha256_file
 from edgekd.core.target import Target, load_target
-from edgekd.profile.agent.serve import BOOT
+from edgekd.profile.agent.serve import BOOT, SCHEMA
 from edgekd.profile.inputs import make_feeds
 from edgekd.profile.transports._contract import Load
+from edgekd.profile.transports._remote import RemoteDevice
 from edgekd.profile.transports._stream import EndedError
 from edgekd.testing.onnx_models import convolution_net
 
 _START_S = 10
+HELLO = f'edgekd-agent {{"kind": "hello", "schema": "{SCHEMA}", "python": "3.11"}}\n'
+#: takes the agent's sources, says what it is told to, then answers like an agent with one answer
+LIAR = """
+import json, sys
+b, out = sys.stdin.buffer, sys.stdout.buffer
+b.read(int(b.readline()))
+def say(x):
+    out.write(x); out.flush()
+say(open(sys.argv[1], "rb").read())
+while line := b.readline():
+    asked = json.loads(line)
+    if asked["kind"] == "have":
+        say(b'edgekd-agent {"kind": "missing", "files": []}\\n')
+    else:
+        b.read(asked["bytes"])
+        say(open(sys.argv[2], "rb").read())
+"""
+Liar = Callable[..., Any]
 
 
 @dataclass(frozen=True)
@@ -200,3 +220,21 @@ def becomes_clean(folder: Path, within_s: float = 5.0) -> bool:
             return True
         time.sleep(0.05)
     return is_clean(folder)
+
+
+@pytest.fixture
+def liar(tmp_path: Path) -> Liar:
+    """A device that says `hello`, and `answer` to every question."""
+
+    def make(answer: bytes = b"", hello: bytes = HELLO.encode(), timeout_s: float = 20.0) -> Any:
+        (tmp_path / "hello").write_bytes(hello)
+        (tmp_path / "answer").write_bytes(answer)
+        words = (sys.executable, "-c", LIAR, str(tmp_path / "hello"), str(tmp_path / "answer"))
+        return RemoteDevice(Pipe(None, words, timeout_s=timeout_s), "pipe")
+
+    return make
+
+
+def framed(answer: bytes, body: bytes = b"", **head: Any) -> bytes:
+    head = {"kind": "answer", "json": len(answer), "bytes": len(body), **head}
+    return f"edgekd-agent {json.dumps(head)}\n".encode() + answer + body

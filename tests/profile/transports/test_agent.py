@@ -42,7 +42,7 @@ def root(folder: Path) -> Path:
 @pytest.mark.parametrize("path", SOURCES, ids=lambda p: p.name)
 def test_it_is_written_for_old_pythons_and_imports_nothing_of_edgekd(path: Path) -> None:
     module = ast.parse(path.read_text(), feature_version=(3, 8))
-    allowed = set(sys.stdlib_module_names) | {"numpy", "onnxruntime", "openvino"}
+    allowed = set(sys.stdlib_module_names) | {"numpy", "onnxruntime", "openvino", "pynvml"}
     for node in ast.walk(module):
         if isinstance(node, ast.Import):
             assert {a.name.partition(".")[0] for a in node.names} <= allowed

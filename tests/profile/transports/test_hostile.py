@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import struct
-import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -15,54 +14,16 @@ import pytest
 from edgekd.core.errors import DeviceError
 from edgekd.core.progress import Silent
 from edgekd.core.target import load_target
-from edgekd.profile.agent.serve import SCHEMA
 from edgekd.profile.measure import MeasureRule
-from edgekd.profile.transports._remote import RemoteDevice
-from tests.profile.transports.conftest import Pipe, load_on
+from tests.profile.transports.conftest import HELLO, Liar, framed, load_on
 
 TARGET = load_target("x86-onnxruntime-int8")
 RULE = MeasureRule(percentile=90, min_duration_s=0, max_duration_s=1)
-HELLO = f'edgekd-agent {{"kind": "hello", "schema": "{SCHEMA}", "python": "3.11"}}\n'
-#: takes the agent's sources, says what it is told to, then answers like an agent with one answer
-LIAR = """
-import json, sys
-b, out = sys.stdin.buffer, sys.stdout.buffer
-b.read(int(b.readline()))
-def say(x):
-    out.write(x); out.flush()
-say(open(sys.argv[1], "rb").read())
-while line := b.readline():
-    asked = json.loads(line)
-    if asked["kind"] == "have":
-        say(b'edgekd-agent {"kind": "missing", "files": []}\\n')
-    else:
-        b.read(asked["bytes"])
-        say(open(sys.argv[2], "rb").read())
-"""
 MACHINE = {
     "architecture": "x", "cpu": "x", "cpu_flags": [], "cores_usable": 1, "hypervisor": False,
     "os": "x", "kernel": "x", "python": "3",
 }  # fmt: skip
-Liar = Callable[..., Any]
 ENVIRONMENT = {"machine": MACHINE, "versions": {}, "state": {"load_average": [0.0]}}
-
-
-@pytest.fixture
-def liar(tmp_path: Path) -> Liar:
-    """A device that says `hello`, and `answer` to every question."""
-
-    def make(answer: bytes = b"", hello: bytes = HELLO.encode(), timeout_s: float = 20.0) -> Any:
-        (tmp_path / "hello").write_bytes(hello)
-        (tmp_path / "answer").write_bytes(answer)
-        words = (sys.executable, "-c", LIAR, str(tmp_path / "hello"), str(tmp_path / "answer"))
-        return RemoteDevice(Pipe(None, words, timeout_s=timeout_s), "pipe")
-
-    return make
-
-
-def framed(answer: bytes, body: bytes = b"", **head: Any) -> bytes:
-    head = {"kind": "answer", "json": len(answer), "bytes": len(body), **head}
-    return f"edgekd-agent {json.dumps(head)}\n".encode() + answer + body
 
 
 def timed(samples: list[int] | bytes, environment: Any = None, heads: Any = None) -> bytes:

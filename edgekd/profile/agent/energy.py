@@ -7,10 +7,12 @@ everything that the measured part of the machine does, not the inference alone: 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 SYS = Path("/sys")
 _UJ_PER_J, _MJ_PER_J, _J_PER_UWH, _UW_PER_W = 1e6, 1e3, 0.0036, 1e6
@@ -29,7 +31,7 @@ class EnergyCounter(Protocol):
         """Joules since some fixed start; call it often enough for its `max_interval_s`."""
 
 
-@dataclass(slots=True)
+@dataclass
 class CountedFile:
     """A file that holds energy, rising (RAPL, hwmon) or falling (a battery), maybe wrapping.
 
@@ -57,7 +59,7 @@ class CountedFile:
         return self._total * self.joules_per_unit
 
 
-@dataclass(slots=True)
+@dataclass
 class PowerFile:
     """A file that holds power in microwatts (INA sensors); energy is its integral over the calls.
 
@@ -80,7 +82,7 @@ class PowerFile:
         return self._total
 
 
-@dataclass(slots=True)
+@dataclass
 class NvmlCounter:
     """An NVIDIA GPU's own counter, in millijoules since the driver was loaded."""
 
