@@ -82,14 +82,24 @@ def with_taps(model: bytes) -> tuple[bytes, list[str]]:
     return proto.SerializeToString(), names
 
 
-def _check_grids(student: QuantizedStudent, scheme: Scheme) -> None:
-    if student.activations and scheme.low_bits == "native":
+def refuse_native(scheme: Scheme) -> None:
+    """Raise where a scheme wants native low-bit weights, which need activations in float.
+
+    Raises:
+        UnsupportedError: It does.
+    """
+    if scheme.low_bits == "native":
         raise UnsupportedError(
             "Native low-bit weights do not go with quantized activations.",
             expected="activations in float, or packed weights, which integer kernels compute",
             got="scheme.low_bits: native",
             todo="set quantize.activation_bits to float, or low_bits to packed in the target",
         )
+
+
+def _check_grids(student: QuantizedStudent, scheme: Scheme) -> None:
+    if student.activations:
+        refuse_native(scheme)
     for name, grid in student.activations.items():
         if grid.bits != _GRID_BITS:
             raise UnsupportedError(

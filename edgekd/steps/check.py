@@ -12,6 +12,7 @@ from edgekd.core.errors import UnsupportedError
 from edgekd.distill.augment import check_augment
 from edgekd.distill.objectives._contract import LOGITS
 from edgekd.distill.step import Stepper
+from edgekd.export.onnx_file import refuse_native
 from edgekd.export.storage import Stored, form
 from edgekd.quantize.convert import granularity_for
 from edgekd.quantize.fold import fold_batch_norms, trace
@@ -69,6 +70,8 @@ def check_bits(job: Job) -> None:
                 got=f"quantize.activation_bits: {section.activation_bits}",
                 todo="change it, or take another target",
             )
+        if not in_float:
+            refuse_native(scheme)
         held_to = section.within(scheme.weight_bits)
         placement = place(graph, rules=held_to.placed_rules())
         for path in placement.weights:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -27,12 +28,29 @@ def test_activations_without_a_kernel_are_refused_before_any_training(tmp_path: 
     assert error.expected == "8 bits, or float"
 
 
-def test_weights_that_a_target_does_not_hold_are_refused_by_layer(tmp_path: Path) -> None:
+def mine(tmp_path: Path, **scheme: Any) -> str:
+    """A target file with other values of some fields of its scheme."""
     values = load_target(TARGET).model_dump(mode="json", exclude_none=True)
     values["name"] = "mine"
-    values["scheme"]["holds"] = {"matmul": {"kernel": [8], "storage": []}}
-    (tmp_path / "mine.yaml").write_text(dump_yaml(values))
-    error = refused(tmp_path, str(tmp_path / "mine.yaml"), "quantize.weights={name: lsq, bits: 4}")
+    values["scheme"].update(scheme)
+    path = tmp_path / "mine.yaml"
+    path.write_text(dump_yaml(values))
+    return str(path)
+
+
+def test_native_weights_beside_quantized_activations_are_refused_as_at_export(
+    tmp_path: Path,
+) -> None:
+    error = refused(
+        tmp_path, mine(tmp_path, low_bits="native"), "quantize.weights={name: lsq, bits: 4}"
+    )
+    assert error.failed == "Native low-bit weights do not go with quantized activations."
+    assert "quantize.activation_bits to float" in error.todo
+
+
+def test_weights_that_a_target_does_not_hold_are_refused_by_layer(tmp_path: Path) -> None:
+    path = mine(tmp_path, holds={"matmul": {"kernel": [8], "storage": []}})
+    error = refused(tmp_path, path, "quantize.weights={name: lsq, bits: 4}")
     assert "mine cannot hold the 4-bit weights of the layer 'head'" in error.failed
     assert "8 bits for integer kernels" in error.expected
     assert "no bits for storage alone" in error.expected
