@@ -207,7 +207,8 @@ def test_sizes_and_ratios_are_those_of_the_files(images: Finished) -> None:
 
 def test_stages_are_recorded_in_order(images: Finished) -> None:
     names = [stage.name for stage in images.report.stages]
-    assert names[:8] == [
+    # where the CPU makes the two targets want different integers, the arms stand there twice
+    assert list(dict.fromkeys(names))[:8] == [
         "teacher", "teacher_score", "control/seed-0", "distilled/seed-0", "post_training/seed-0",
         "quantized_distillation/seed-0", "export/artifact/x86-onnxruntime-int8",
         "export/artifact/x86-openvino-int8",
