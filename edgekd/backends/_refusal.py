@@ -13,7 +13,13 @@ if TYPE_CHECKING:
 _LONGEST = 300
 _ORT_PREFIX = re.compile(r"^\[ONNXRuntimeError\] : \d+ : ([A-Z_]+) : ")
 #: lines of OpenVINO that only say where in its sources the exception was thrown
-_NOISE = ("Exception from ", "Check ", "FrontEnd API failed", "While validating")
+_NOISE = (
+    "Exception from ",
+    "Check ",
+    "FrontEnd API failed",
+    "While validating",
+    "Loading input model",
+)
 _SUMMARY = re.compile(
     r"^-- ((?:Conversion is failed|No conversion rule found) for.*)$", re.MULTILINE
 )

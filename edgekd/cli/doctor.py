@@ -80,6 +80,7 @@ def check_up(
     """
     from edgekd.profile.probe import probe, runtime_problem
     from edgekd.profile.probe_cache import Kept, fingerprint, read_cache, write_cache
+    from edgekd.steps.low_bits import with_low_bits
 
     kept = dict(read_cache(cache).targets) if cache is not None else {}
     known = dict(kept)
@@ -93,7 +94,7 @@ def check_up(
                 one = old.check_up
                 progress.say(f"probe {target.name}: taken from {cache}")
             else:
-                one = probe(one, target, progress)
+                one = with_low_bits(probe(one, target, progress), target, progress)
                 kept[target.name] = Kept(fingerprint=key, check_up=one)
         found.append(one)
     if cache is not None and kept != known:
@@ -127,9 +128,10 @@ def table(one: CheckUp) -> Group:
     title = Text(f"{one.target} ({one.backend}{version})", style="bold")
     if not one.rows:
         return Group(title, Text("cannot be used here, see below"))
-    made = Table("operator", "bits", "scales", "runs in", "seen")
+    made = Table("operator", "bits", "stored", "scales", "runs in", "seen")
     for row in one.rows:
-        made.add_row(row.op, str(row.bits), row.granularity, row.verdict, Text(row.reason))
+        cells = (row.op, str(row.bits), row.stored, row.granularity, row.verdict)
+        made.add_row(*cells, Text(row.reason))
     if one.problem:
         return Group(title, made, Text("cannot be measured here, see below"))
     return Group(title, made)

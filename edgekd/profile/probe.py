@@ -22,10 +22,13 @@ if TYPE_CHECKING:
     from edgekd.core.target import Target
     from edgekd.core.types import LayerRecord
 
-Verdict = Literal["int8 kernel", "int4 kernel", "float kernel", "storage only", "refused"]
+Verdict = Literal[
+    "int8 kernel", "int4 kernel", "int2 kernel", "float kernel", "storage only", "refused"
+]
 
 _WEIGHTED = ("conv 3x3", "depthwise conv 3x3", "linear", "linear, relu, linear")
-_INT4 = ("matmul", "conv 3x3")
+_INT4 = ("matmul",)
+_FEW_BITS: Literal[4] = 4
 #: operators without weights -> what runtimes call their nodes; TensorRT generates a "kgen"
 _OWN_NODES = {
     "add": frozenset({"Add", "Eltwise", "QLinearAdd", "kgen"}),
@@ -45,13 +48,16 @@ class ProbeRow(Config):
         op: The operator, one of `PROBED`.
         bits: Of its weights, or of its activations where it has no weights.
         granularity: Which weights share a scale; "-" where nothing does.
+        stored: How the file holds weights of few bits: packed bytes that constant nodes unpack,
+            or native ONNX integers; "-" for plain int8 or float ones.
         verdict: "storage only" says that weights are kept in fewer bits and computed in float.
         reason: Why it is not in an integer kernel, or what else was seen.
     """
 
     op: str
-    bits: Literal[4, 8, 32]
+    bits: Literal[2, 4, 8, 32]
     granularity: str
+    stored: Literal["packed", "native", "-"] = "-"
     verdict: Verdict
     reason: str = ""
 
@@ -139,10 +145,15 @@ def cases(target: Target) -> list[tuple[str, Granularity | None]]:
 
 def _row(op: str, granularity: Granularity | None, target: Target) -> ProbeRow:
     whole: Literal[8, 32] = 8 if target.scheme is not None else 32
-    bits: Literal[4, 8, 32] = 4 if granularity == "per_block" else whole
+    bits: Literal[4, 8, 32] = _FEW_BITS if granularity == "per_block" else whole
     verdict, reason = _tried(op, granularity, bits, target)
     return ProbeRow(
-        op=op, bits=bits, granularity=granularity or "-", verdict=verdict, reason=reason
+        op=op,
+        bits=bits,
+        granularity=granularity or "-",
+        stored="native" if bits == _FEW_BITS else "-",
+        verdict=verdict,
+        reason=reason,
     )
 
 
@@ -172,13 +183,22 @@ def _without_snippets(op: str, granularity: Granularity | None, target: Target) 
 
 
 def _layers(op: str, granularity: Granularity | None, target: Target) -> Sequence[LayerRecord]:
+    return layers_of(probe_model(op, target.scheme, granularity), target)
+
+
+def layers_of(model: bytes, target: Target) -> Sequence[LayerRecord]:
+    """Every node of a small model as the target's runtime runs it, or compiles it.
+
+    Raises:
+        UnsupportedError, DataError: The runtime refuses it.
+    """
     import onnx
 
     backend = BACKENDS.get(target.backend)()
     threads = target.conditions.threads
     with tempfile.TemporaryDirectory(prefix="edgekd-probe-") as folder:
         path = Path(folder) / "probe.onnx"
-        path.write_bytes(probe_model(op, target.scheme, granularity))
+        path.write_bytes(model)
         specs = input_specs(onnx.load(path), path)  # not the session's: opening needs the device
         feeds = make_feeds(specs, {}, seed=0, count=1)[0]
         return backend.layers(path, target, feeds, threads=threads)
@@ -205,8 +225,8 @@ def judge(op: str, bits: int, layers: Sequence[LayerRecord]) -> tuple[Verdict, s
         return "float kernel", f"no node of its own; what ran: {_names(layers)}"
     if bits == 32:
         return "float kernel", beside
-    if bits == 4:
-        return _judge_int4(judged)
+    if bits == _FEW_BITS:
+        return judge_stored(layers)
     floats = [layer for layer in judged if layer.precision != "int8"]
     if floats:
         return "float kernel", _why(floats[0])
@@ -215,11 +235,26 @@ def judge(op: str, bits: int, layers: Sequence[LayerRecord]) -> tuple[Verdict, s
     return "int8 kernel", "; ".join(filter(None, notes))
 
 
-def _judge_int4(matmuls: Sequence[LayerRecord]) -> tuple[Verdict, str]:
+def judge_stored(layers: Sequence[LayerRecord]) -> tuple[Verdict, str]:
+    """What the layers of a probe say about weights that a file holds in few bits.
+
+    Args:
+        layers: Every node that ran.
+
+    Returns:
+        The verdict, and what was seen.
+    """
+    matmuls = [layer for layer in layers if layer.role == "matmul"]
+    if not matmuls:
+        return "float kernel", f"no node of its own; what ran: {_names(layers)}"
     first = matmuls[0]
     if first.precision == "int4" or first.op == "MatMulNBits":
         return "int4 kernel", f"{first.op}, computed in {first.precision}"
-    return "storage only", f"{first.op} in {first.precision}"
+    if all(layer.precision == "int8" for layer in matmuls):
+        return "int8 kernel", f"{first.op}; unpacked when the file is loaded"
+    decoded = any(layer.op == "DequantizeLinear" for layer in layers)
+    when = "; decoded at every inference" if decoded else ""
+    return "storage only", f"{first.op} in {first.precision}{when}"
 
 
 def _why(layer: LayerRecord) -> str:

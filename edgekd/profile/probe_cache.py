@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from edgekd.core.target import Target
 
 #: raised when the probes change, so that older results are not taken for theirs
-_PROBES_VERSION = 1
+_PROBES_VERSION = 2
 _LARGEST_BYTES = 4 << 20
 
 

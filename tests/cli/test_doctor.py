@@ -11,6 +11,7 @@ from edgekd.cli.main import run
 from edgekd.core.errors import MissingDependencyError, UnsupportedError
 from edgekd.core.target import shipped_folder
 from edgekd.profile import probe as probe_module
+from edgekd.steps import low_bits
 
 ORT = "x86-onnxruntime-int8"
 
@@ -40,6 +41,7 @@ def few(monkeypatch: pytest.MonkeyPatch) -> list[str]:
         probe_module, "cases", lambda target: [("linear", "per_tensor"), ("matmul", "per_block")]
     )
     monkeypatch.setattr(probe_module, "_layers", layers)
+    monkeypatch.setattr(low_bits, "low_bit_cases", lambda target: [])
     return ran
 
 
@@ -50,9 +52,30 @@ def test_a_table_per_target(few: list[str], capsys: pytest.CaptureFixture[str]) 
     assert f"{ORT} (onnxruntime " in captured.out
     row = next(line for line in captured.out.splitlines() if "linear" in line)
     assert [cell.strip() for cell in row.strip("│").split("│")] == [
-        "linear", "8", "per_tensor", "int8 kernel", "",
+        "linear", "8", "-", "per_tensor", "int8 kernel", "",
     ]  # fmt: skip
     assert few == ["linear", "matmul"]
+
+
+def test_low_bits_are_probed_shown_and_kept(
+    few: list[str],
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    asked = low_bits.LowBits("linear", 2, "packed", "per_channel")
+    monkeypatch.setattr(low_bits, "low_bit_cases", lambda target: [asked])
+    command = ["doctor", "--target", ORT, "--cache", str(tmp_path / "probes.json")]
+    assert run(command) == 0
+    row = next(line for line in capsys.readouterr().out.splitlines() if "packed" in line)
+    assert [cell.strip() for cell in row.strip("│").split("│")][:5] == [
+        "linear", "2", "packed", "per_channel", "int8 kernel",
+    ]  # fmt: skip
+    monkeypatch.setattr(low_bits, "low_bit_model", None)  # not made again
+    assert run([*command, "--json"]) == 0
+    (one,) = json.loads(capsys.readouterr().out)["targets"]
+    last = one["rows"][-1]
+    assert (last["bits"], last["stored"], last["verdict"]) == (2, "packed", "int8 kernel")
 
 
 def test_results_are_kept_only_where_asked_and_while_they_hold(

@@ -41,7 +41,6 @@ def test_onnxruntime_as_measured(monkeypatch: pytest.MonkeyPatch) -> None:
         ("linear", 8, "per_channel"): "int8 kernel",
         ("add", 8, "-"): "int8 kernel",
         ("matmul", 4, "per_block"): "int4 kernel",
-        ("conv 3x3", 4, "per_block"): "storage only",
     }
 
 
@@ -86,6 +85,11 @@ def layer(op: str, role: str = "matmul", precision: str = "int8", reason: str = 
          "int4 kernel", "FullyConnected, computed in int4"),
         ("matmul", 4, [layer("MatMul", precision="float32")],
          "storage only", "MatMul in float32"),
+        ("matmul", 4, [layer("DequantizeLinear", "other"), layer("MatMul", precision="float32")],
+         "storage only", "MatMul in float32; decoded at every inference"),
+        ("matmul", 4, [layer("QGemm")], "int8 kernel", "QGemm; unpacked when the file is loaded"),
+        ("matmul", 4, [layer("Reorder", "other")],
+         "float kernel", "no node of its own; what ran: Reorder"),
         ("max pool", 32, [layer("MaxPool", "other", "float32")], "float kernel", ""),
     ],
 )  # fmt: skip
