@@ -10,7 +10,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from edgekd.backends._onnx_values import INT8, Codes, Moved, Q, Weights
+from edgekd.backends._onnx_values import INT8, Codes, Moved, Q
+from edgekd.backends._onnx_weights import Weights
 from edgekd.core.errors import UnsupportedError
 
 if TYPE_CHECKING:

@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-import numpy as np
 import torch
 from torch.ao.quantization.fx import _decomposed  # noqa: F401  # defines quantized_decomposed
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from numpy.typing import NDArray
     from torch import Tensor
 
 Q = torch.ops.quantized_decomposed
@@ -36,32 +34,6 @@ class Codes:
         grid = (self.scale, self.zero_point, *INT8)
         out: Tensor = Q.dequantize_per_tensor.default(self.codes, *grid)
         return out
-
-
-@dataclass(frozen=True, slots=True)
-class Weights:
-    """Constant codes: int8 around 0, or an int32 bias.
-
-    Attributes:
-        codes: Of any shape.
-        scale: One, or one for each index of `axis`.
-        axis: Of the scales.
-    """
-
-    codes: NDArray[np.signedinteger[Any]]
-    scale: NDArray[np.float32]
-    axis: int
-
-    def real(self) -> NDArray[np.float32]:
-        """Decoded."""
-        shape = [1] * self.codes.ndim
-        if self.scale.size > 1:
-            shape[self.axis] = -1
-        return np.asarray(self.codes * self.scale.reshape(shape), np.float32)
-
-    def transposed(self) -> Weights:
-        """(A, B) -> (B, A)."""
-        return Weights(self.codes.T.copy(), self.scale, 1 - self.axis)
 
 
 @dataclass(frozen=True, slots=True)
