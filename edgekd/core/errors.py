@@ -27,6 +27,7 @@ INTERNAL_EXIT_CODE = 70
 _DISTRIBUTIONS = {
     "sklearn": "scikit-learn",
     "PIL": "pillow",
+    "ai_edge_litert": "'edgekd[litert]'",
     "executorch": "'edgekd[executorch]'",
     "tensorrt_rtx": "'edgekd[tensorrt-rtx]'",
 }

@@ -66,8 +66,8 @@ def test_no_module_imports_itself_round_a_corner(tree: Tree) -> None:
 BARE_EDGEKD = """
 import importlib, json, pkgutil, sys
 BLOCKED = {
-    "torch", "onnx", "onnxruntime", "openvino", "tensorrt_rtx", "executorch", "sklearn", "altair",
-    "scipy",
+    "torch", "onnx", "onnxruntime", "openvino", "tensorrt_rtx", "executorch", "ai_edge_litert",
+    "sklearn", "altair", "scipy",
 }
 class Blocker:
     def find_spec(self, name, path=None, target=None):
@@ -102,6 +102,7 @@ def test_every_package_that_is_imported_is_declared(tree: Tree) -> None:
         "google": "protobuf",
         "tensorrt_rtx": "tensorrt-rtx",
         "pynvml": "nvidia-ml-py",
+        "ai_edge_litert": "ai-edge-litert",
     }
     project = tomllib.loads((tree.root / "pyproject.toml").read_text())["project"]
     extras = project["optional-dependencies"].values()

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from tests.architecture.conftest import Tree
 
 #: too large to be installed for every run of the tests
-OPTIONAL = {"executorch", "tensorrt_rtx"}
+OPTIONAL = {"ai_edge_litert", "executorch", "tensorrt_rtx"}
 TREE_LINE = re.compile(r"^( *)(\w+Error)(?:\s+(.*?))?(?:\s+exit (\d+))?$")
 
 

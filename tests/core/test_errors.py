@@ -42,6 +42,7 @@ def test_a_missing_module_of_our_own_is_not_blamed_on_the_user() -> None:
     [
         ("sklearn.datasets", "pip install scikit-learn"),
         ("PIL", "pip install pillow"),
+        ("ai_edge_litert.interpreter", "pip install 'edgekd[litert]'"),
         ("executorch", "pip install 'edgekd[executorch]'"),
         ("tensorrt_rtx", "pip install 'edgekd[tensorrt-rtx]'"),
         ("openvino.frontend", "pip install openvino"),

@@ -1,0 +1,172 @@
+"""LiteRT with XNNPACK: one .tflite file, as a phone loads it."""
+
+from __future__ import annotations
+
+from importlib.metadata import version
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import numpy as np
+from ai_edge_litert.interpreter import Interpreter
+
+from edgekd.backends._contract import BACKENDS
+from edgekd.backends._feeds import check_feeds
+from edgekd.backends._litert_call import RUNTIME
+from edgekd.backends._litert_file import note, parsed
+from edgekd.backends._litert_layers import layer_records
+from edgekd.backends._onnx_file import check, check_one_file
+from edgekd.backends._refusal import first_line
+from edgekd.core.errors import DataError, RecipeError, UnsupportedError
+from edgekd.core.files import atomic_write
+from edgekd.core.types import TensorSpec
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+    from pathlib import Path
+
+    from numpy.typing import NDArray
+
+    from edgekd.backends._contract import Feeds
+    from edgekd.core.target import Target
+    from edgekd.core.types import LayerRecord
+
+SUFFIX = ".tflite"
+_DISTRIBUTION = "ai-edge-litert"
+
+
+@BACKENDS.register
+class LiteRT:
+    """It has no options. What XNNPACK does not take runs in LiteRT's own kernels, and is told."""
+
+    distribution: ClassVar[str] = _DISTRIBUTION
+
+    def version(self) -> str:
+        """Version of the installed runtime."""
+        return version(_DISTRIBUTION)
+
+    def check_machine(self, target: Target) -> None:
+        """Any machine will do; its times are its own, not a phone's."""
+        _check_options(target)
+
+    def build(self, model: bytes, target: Target, out: Path) -> Path:
+        """Write ``<out>.tflite``, after the runtime has really loaded it; see the contract."""
+        from edgekd.backends._litert_program import compiled
+
+        _check_options(target)
+        path = out.with_name(out.name + SUFFIX)
+        check_one_file(model, path)
+        content = compiled(model, path)
+        LiteRTSession(content, path, target.conditions.threads).close()
+        atomic_write(path, content)
+        return path
+
+    def open(self, path: Path, target: Target, *, threads: int) -> LiteRTSession:
+        """Load a .tflite file, or rewrite an ONNX one; see the contract."""
+        _check_options(target)
+        return LiteRTSession(_content(path), path, threads)
+
+    def layers(
+        self, path: Path, target: Target, feeds: Feeds, *, threads: int
+    ) -> Sequence[LayerRecord]:
+        """Every operator and the kernel it gets, without times: LiteRT's Python gives none."""
+        from edgekd.backends._litert_program import NOTES
+
+        _check_options(target)
+        content = _content(path)
+        with LiteRTSession(content, path, threads) as session:
+            check_feeds(session.inputs, feeds, source=f"the feeds for {path.name}")
+        apart = loaded(content, path, threads, experimental_disable_delegate_node_fusion=True)
+        return list(layer_records(apart, note(parsed(content, path), NOTES)))
+
+
+class LiteRTSession:
+    """A loaded file."""
+
+    def __init__(self, content: bytes, path: Path, threads: int) -> None:
+        parsed(content, path)
+        self._content, self._path, self._threads = content, path, threads
+        self._inner: Any = loaded(content, path, threads)
+        self.inputs = tuple(_spec(d) for d in self._inner.get_input_details())
+        self.outputs = tuple(_spec(d) for d in self._inner.get_output_details())
+
+    def run(self, feeds: Feeds) -> dict[str, NDArray[np.generic]]:
+        """All outputs by name.
+
+        Raises:
+            DataError: The feeds do not fit, or the model fails on them.
+        """
+        self._feed(self._inner, feeds)
+        try:
+            self._inner.invoke()
+        except (RuntimeError, ValueError) as e:
+            raise DataError(f"{self._path} fails on these inputs.", got=first_line(e)) from e
+        places = [d["index"] for d in self._inner.get_output_details()]
+        return {
+            o.name: self._inner.get_tensor(i) for o, i in zip(self.outputs, places, strict=True)
+        }
+
+    def bind(self, feeds: Feeds) -> Callable[[], object]:
+        """One inference on fixed feeds, in an interpreter of its own that keeps them."""
+        self.run(feeds)  # so that whatever is wrong with them is said here
+        own = loaded(self._content, self._path, self._threads)
+        self._feed(own, feeds)
+        call: Callable[[], object] = own.invoke
+        return call
+
+    def close(self) -> None:
+        """Free the session."""
+        self._inner = None
+
+    def __enter__(self) -> LiteRTSession:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.close()
+
+    def _feed(self, inner: Any, feeds: Feeds) -> None:
+        check_feeds(self.inputs, feeds, source=f"the feeds for {self._path.name}")
+        for detail in inner.get_input_details():
+            inner.set_tensor(detail["index"], feeds[detail["name"]])
+
+
+def loaded(content: bytes, path: Path, threads: int, **settings: bool) -> Any:
+    """An interpreter with memory for its tensors; `path` names the file in errors.
+
+    Raises:
+        UnsupportedError: The runtime refuses the file.
+    """
+    try:
+        inner: Any = Interpreter(model_content=content, num_threads=threads, **settings)
+        inner.allocate_tensors()
+    except (RuntimeError, ValueError) as e:
+        raise UnsupportedError(
+            f"{RUNTIME} cannot load {path}.",
+            got=first_line(e),
+            todo="build it again: edgekd build",
+        ) from e
+    return inner
+
+
+def _content(path: Path) -> bytes:
+    if path.suffix != SUFFIX:
+        from edgekd.backends._litert_program import compiled
+
+        check(path)
+        return compiled(path, path)
+    try:
+        return path.read_bytes()
+    except OSError as e:
+        raise DataError(f"{path} cannot be read.", got=str(e.strerror)) from e
+
+
+def _spec(detail: Any) -> TensorSpec:
+    shape = tuple(int(n) if n >= 0 else None for n in detail["shape_signature"])
+    return TensorSpec(str(detail["name"]), np.dtype(detail["dtype"]).name, shape)
+
+
+def _check_options(target: Target) -> None:
+    if target.options or target.processor != "CPU":
+        raise RecipeError(
+            f"The target {target.name!r} asks for what edgekd's {RUNTIME} has not.",
+            expected="processor CPU, and no options",
+            got=", ".join(target.options) or target.processor,
+        )
