@@ -42,8 +42,10 @@ def doctor(
     from edgekd.core.target import load_target, target_names
     from edgekd.profile.environment import environment
 
-    targets = [load_target(name) for name in dict.fromkeys(target or target_names())]
     where = environment()
+    asked = [load_target(name) for name in dict.fromkeys(target or target_names())]
+    flags = where["machine"]["cpu_flags"]
+    targets = [t.on(flags) if t.transport["name"] == "local" else t for t in asked]
     with RichProgress() as progress:
         found = check_up(targets, where["machine"], cache, progress)
     if as_json:
@@ -51,7 +53,11 @@ def doctor(
             "machine": where["machine"],
             "versions": where["versions"],
             "targets": [
-                {**one.model_dump(mode="json"), "holds": t.scheme and t.scheme.holds.model_dump()}
+                {
+                    **one.model_dump(mode="json"),
+                    "holds": t.scheme and t.scheme.holds.model_dump(),
+                    "weight_bits": t.scheme and t.scheme.weight_bits,
+                }
                 for t, one in zip(targets, found, strict=True)
             ],
         }
@@ -62,6 +68,8 @@ def doctor(
             stdout().print(table(one))
             if t.scheme is not None:
                 stdout().print(holding(t.scheme.holds))
+            if t.scheme is not None and t.scheme.held:
+                stdout().print(f"weights have {t.scheme.held}", markup=False, soft_wrap=True)
     problems = [one for one in found if one.exit_code]
     for one in problems:
         print(one.problem, file=sys.stderr)

@@ -192,8 +192,8 @@ class Scheme(Config):
         if not self.full_range_with or self.weight_bits == _BYTE_BITS:
             return ""
         return (
-            f"{self.weight_bits} bits, as its CPU has none of {', '.join(self.full_range_with)} "
-            f"and products of {_BYTE_BITS}-bit weights would overflow there"
+            f"{self.weight_bits} bits: its CPU has none of {', '.join(self.full_range_with)}, "
+            f"without which products of {_BYTE_BITS}-bit weights overflow"
         )
 
 

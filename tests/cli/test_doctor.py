@@ -216,6 +216,19 @@ def test_a_runtime_that_only_builds_here_shows_what_it_compiles(
     assert "bits in int8 kernels" in text
 
 
+def test_weights_that_this_cpu_would_overflow_are_held_to_seven_bits(
+    few: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    held = own_target(tmp_path, ("bias: int32", "bias: int32\n  full_range_with: [a_future_one]"))
+    for name, bits in ((str(held), 7), (ORT, 8)):
+        assert run(["doctor", "--target", name, "--json"]) == 0
+        (one,) = json.loads(capsys.readouterr().out)["targets"]
+        assert one["weight_bits"] == bits
+        assert run(["doctor", "--target", name]) == 0
+        said = "weights have 7 bits: its CPU has none of a_future_one"
+        assert (said in capsys.readouterr().out) == (bits == 7)
+
+
 def test_the_cache_does_not_outlive_a_missing_device(
     few: list[str],
     tmp_path: Path,

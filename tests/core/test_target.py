@@ -127,7 +127,7 @@ def test_weights_are_held_to_what_a_cpu_adds_up_exactly() -> None:
     assert with_vnni.scheme is not None
     assert without.scheme is not None
     assert (with_vnni.scheme.weight_bits, without.scheme.weight_bits) == (8, 7)
-    assert (with_vnni.scheme.held, without.scheme.held.partition(",")[0]) == ("", "7 bits")
+    assert (with_vnni.scheme.held, without.scheme.held.partition(":")[0]) == ("", "7 bits")
     # another student is trained for it
     assert with_vnni.scheme.training_key != without.scheme.training_key
     # the worst pair of products fits into 16 bits

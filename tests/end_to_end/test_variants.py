@@ -70,7 +70,7 @@ def test_weights_have_seven_bits_where_the_cpu_would_overflow(
     assert whole.stored_bytes is not None
     assert held.stored_bytes < whole.stored_bytes
     [warning] = [line for line in run.report.warnings if "7 bits" in line]
-    assert warning.startswith("mine: weights have 7 bits, as its CPU has none of an_instruction")
+    assert warning.startswith("mine: weights have 7 bits: its CPU has none of an_instruction")
 
 
 MODULE = textwrap.dedent(
