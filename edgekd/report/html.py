@@ -24,8 +24,8 @@ if TYPE_CHECKING:
 TEMPLATES = Path(__file__).parent / "templates"
 #: the order of the page: the proof first, where it comes from last
 _SECTIONS = (
-    "verdict", "budgets", "accuracy", "latency", "parity", "kernels", "time", "bits", "size",
-    "provenance",
+    "verdict", "budgets", "accuracy", "latency", "parity", "kernels", "time", "bits", "points",
+    "size", "provenance",
 )  # fmt: skip
 
 

@@ -11,7 +11,8 @@ from edgekd.report.rows import evenly_fast, options, pace, slower, storage, widt
 from edgekd.report.summary import closest_point, drop_points, facts, headline
 
 if TYPE_CHECKING:
-    from edgekd.report.model import BitsOption, BudgetResult, MixedBits, Report, TargetResult
+    from edgekd.report.layer_bits import BitsOption, MixedBits, SharedPoints
+    from edgekd.report.model import BudgetResult, Report, TargetResult
 
 _HEAD = ("target", "budgets", "p90 certified", "vs float teacher", "size", "peak memory",
          "{metric}", "drop", "int8 kernels")  # fmt: skip
@@ -50,6 +51,8 @@ def render(report: Report) -> str:
     lines += _causes(report)
     for mixed in report.mixed:
         lines += ["", *_bits(mixed)]
+    for shared in report.points:
+        lines += ["", *_points(shared)]
     lines += ["", f"Reproduce: {_code(report.command)}", ""]
     return "\n".join(lines)
 
@@ -112,6 +115,19 @@ def _bits(mixed: MixedBits) -> list[str]:
         facts = (evenly_fast(mixed), *pace(mixed.time))
         lines += ["", *(f"- {_text(fact)}" for fact in facts if fact)]
     return lines
+
+
+def _points(shared: SharedPoints) -> list[str]:
+    """Codebook points of every layer before and after they were shared out."""
+    lines = [_row(["layer", "gradient norm", "points before", "points after"])]
+    lines.append(_row(["---", *["---:"] * 3]))
+    lines += [
+        _row([_code(x.layer), fmt.difference(x.norm), fmt.count(x.before), fmt.count(x.after)])
+        for x in shared.layers
+    ]
+    scheme = f" for {_code(shared.scheme)}" if shared.scheme else ""
+    seen = f"gradients of {fmt.count(shared.samples)} train samples"
+    return [*lines, "", f"Codebook points{scheme}, shared out by the {seen}."]
 
 
 def _cost(option: BitsOption) -> str:

@@ -2,29 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from typing import Any, Literal
 
-from pydantic import ConfigDict, model_validator
+from pydantic import model_validator
 
-from edgekd.core.config import Config
 from edgekd.core.types import Conditions
-
-
-class Value(Config):
-    """Base of everything in a report: frozen, and NaN or infinity is refused where it is made."""
-
-    # "constants": a NaN in a free-form part must reach `to_json` and be refused, not become null
-    model_config = ConfigDict(allow_inf_nan=False, ser_json_inf_nan="constants")
-
-    def to_json(self) -> str:
-        """Strict JSON, keys in the order of the fields, ending in a newline.
-
-        Raises:
-            ValueError: A free-form part (recipe, environment, layers) holds NaN or infinity.
-        """
-        plain = self.model_dump(mode="json", by_alias=True)
-        return json.dumps(plain, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+from edgekd.report.layer_bits import MixedBits, SharedPoints
+from edgekd.report.value import Value
 
 
 class Figure(Value):
@@ -114,80 +98,6 @@ class Arm(Value):
     chosen_seed: int | None
     note: str
     train_s: float
-
-
-class BitsOption(Value):
-    """One width offered to one layer.
-
-    Attributes:
-        bits: Per weight; None for float.
-        size_bytes: Of the layer's weights with scales.
-        loss_increase: Measured on train samples, with only this layer quantized.
-        slower_us: What a student takes more with this layer changed from the widest integers,
-            medians measured in turns; None where nothing was timed.
-        same_kernels: The runtime ran the same kernels as with the widest integers, so that it
-            counts as equally fast.
-    """
-
-    bits: int | None
-    size_bytes: int
-    loss_increase: float
-    slower_us: float | None = None
-    same_kernels: bool = False
-
-
-class LayerBits(Value):
-    """What one layer's weights are stored in; `bits` None for float, no options under a rule."""
-
-    layer: str
-    weights: int
-    bits: int | None
-    size_bytes: int
-    options: tuple[BitsOption, ...]
-    why: str
-
-
-class MixedTime(Value):
-    """How bits were chosen under a latency, on students that were not trained yet.
-
-    Attributes:
-        budget_ms: For the median of the whole student on every target.
-        widest_bits: The widest integers offered, which the layers' times are compared with.
-        widest_us: Median of the student with these everywhere, on the slowest target.
-        repeat_us: How far that median went apart when the same file was timed again.
-        predicted_us: That, and the chosen layers' differences added up.
-        measured_ms: Target -> certified median of the student with the chosen bits.
-        tries: Choices that were timed as a whole.
-    """
-
-    budget_ms: float
-    widest_bits: int
-    widest_us: float
-    repeat_us: float
-    predicted_us: float
-    measured_ms: dict[str, float]
-    tries: int
-
-
-class MixedBits(Value):
-    """Bits of every layer, chosen under a budget.
-
-    Attributes:
-        scheme: Of the targets they are for; empty where there is one scheme.
-        budget_bytes: For the weights of all layers with scales; None under a budget of time.
-        size_bytes: What they take.
-        predicted_increase: Of the loss: the layers' own increases added up.
-        samples: On which the increases were measured.
-        time: None under a budget of bytes.
-    """
-
-    scheme: str
-    budget_bytes: int | None
-    size_bytes: int
-    predicted_increase: float
-    samples: int
-    layers: tuple[LayerBits, ...]
-    time: MixedTime | None = None
 
 
 class Rung(Value):
@@ -363,6 +273,7 @@ class Report(Value):
         student_size_ratio: Bytes of the teacher's float file over those of the largest artifact.
         skipped: Layers left in float: name -> reason.
         mixed: Bits per layer, for each scheme, where the recipe asks for mixed precision.
+        points: Codebook points per layer, likewise, where the recipe asks to share them out.
         recipe: The whole recipe as it ran.
         command: Reproduces this report.
         hashes: sha256 of recipe, data, teacher, student.
@@ -386,6 +297,7 @@ class Report(Value):
     macs_ratio: float | None
     skipped: dict[str, str]
     mixed: tuple[MixedBits, ...] = ()
+    points: tuple[SharedPoints, ...] = ()
     stages: tuple[StageLine, ...]
     warnings: tuple[str, ...]
     recipe: dict[str, Any]

@@ -10,16 +10,8 @@ from edgekd.report import format as fmt
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from edgekd.report.model import (
-        BitsOption,
-        BudgetResult,
-        Measured,
-        MixedBits,
-        MixedTime,
-        Report,
-        Storage,
-        TargetResult,
-    )
+    from edgekd.report.layer_bits import BitsOption, MixedBits, MixedTime
+    from edgekd.report.model import BudgetResult, Measured, Report, Storage, TargetResult
 
 #: standard deviation over mean above which the samples are called noisy
 NOISY_CV = 0.25

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from pydantic import ConfigDict, Field, field_validator
 
 from edgekd.report import model as m
-from edgekd.report.model import Value
+from edgekd.report.value import Value
 
 if TYPE_CHECKING:
     from edgekd.report.model import Report, TargetResult

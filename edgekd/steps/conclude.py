@@ -17,9 +17,9 @@ from edgekd.profile.environment import environment
 from edgekd.profile.percentiles import coefficient_of_variation, percentiles
 from edgekd.quantize.storage import weight_storage
 from edgekd.report import budgets, html, model, verdict
+from edgekd.steps import mix, points
 from edgekd.steps.cost import reported_cost
 from edgekd.steps.learn import FloatArms, build_student
-from edgekd.steps.mix import reported
 from edgekd.steps.shrink import load_quantized
 
 if TYPE_CHECKING:
@@ -98,9 +98,14 @@ def conclude(
         macs_ratio=taught.macs / cost.macs if taught.macs and cost.macs else None,
         skipped=_skipped(proofs),
         mixed=tuple(
-            reported(job, arms.allocation, key if len(integers) > 1 else "")
+            mix.reported(job, arms.allocation, key if len(integers) > 1 else "")
             for key, arms in integers.items()
             if arms.allocation is not None
+        ),
+        points=tuple(
+            points.reported(job, arms.points, key if len(integers) > 1 else "")
+            for key, arms in integers.items()
+            if arms.points
         ),
         stages=tuple(
             model.StageLine(

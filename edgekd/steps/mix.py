@@ -15,7 +15,7 @@ from edgekd.distill.feed import ResidentSplit
 from edgekd.quantize.convert import granularity_for
 from edgekd.quantize.fold import fold_batch_norms, trace
 from edgekd.quantize.mixed import Allocation, allocate, budget_bytes, loss_increases, offers
-from edgekd.report import model
+from edgekd.report import layer_bits
 from edgekd.steps.learn import load_student
 from edgekd.steps.pace import Paced, paced
 
@@ -71,18 +71,18 @@ def resolved(section: QuantizeSection, found: Chosen | None) -> QuantizeSection:
     return section.model_copy(update={"rules": rules, "mixed": None})
 
 
-def reported(job: Job, chosen: Chosen, scheme: str) -> model.MixedBits:
+def reported(job: Job, chosen: Chosen, scheme: str) -> layer_bits.MixedBits:
     """The allocation for the report; `scheme` is empty where there is only one."""
     assert job.recipe.quantize.mixed is not None  # else nothing was found
     found = chosen.allocation
-    return model.MixedBits(
+    return layer_bits.MixedBits(
         scheme=scheme,
         budget_bytes=found.budget_bytes,
         size_bytes=found.size_bytes,
         predicted_increase=found.predicted_increase,
         samples=min(job.recipe.quantize.mixed.samples, len(job.data.train)),
         layers=tuple(
-            model.LayerBits(
+            layer_bits.LayerBits(
                 layer=x.layer,
                 weights=x.weights,
                 bits=x.bits,
@@ -96,9 +96,9 @@ def reported(job: Job, chosen: Chosen, scheme: str) -> model.MixedBits:
     )
 
 
-def _option(chosen: Chosen, layer: str, option: Option) -> model.BitsOption:
+def _option(chosen: Chosen, layer: str, option: Option) -> layer_bits.BitsOption:
     times = None if chosen.paced is None else chosen.paced.times
-    return model.BitsOption(
+    return layer_bits.BitsOption(
         bits=option.bits,
         size_bytes=option.size_bytes,
         loss_increase=option.loss_increase,
@@ -107,11 +107,11 @@ def _option(chosen: Chosen, layer: str, option: Option) -> model.BitsOption:
     )
 
 
-def _time(job: Job, found: Paced) -> model.MixedTime:
+def _time(job: Job, found: Paced) -> layer_bits.MixedTime:
     mixed = job.recipe.quantize.mixed
     assert mixed is not None  # else nothing was found
     assert mixed.latency is not None
-    return model.MixedTime(
+    return layer_bits.MixedTime(
         budget_ms=mixed.latency,
         widest_bits=found.times.widest_bits,
         widest_us=found.times.whole_us,

@@ -11,7 +11,7 @@ from edgekd.quantize.fold import fold_batch_norms, trace
 from edgekd.steps.choose import Choice, Trained, TrainedArm, choose
 from edgekd.steps.learn import build_student
 from edgekd.steps.mix import Chosen, allocation, resolved
-from edgekd.steps.points import with_shared_points
+from edgekd.steps.points import Shared, with_shared_points
 from edgekd.steps.quantized import calibrated, refined
 from edgekd.steps.teach import listens
 from edgekd.steps.tune import tuned
@@ -34,12 +34,14 @@ class IntegerArms:
             through the rounding on labels alone) and quantized_distillation.
         choice: Among them.
         allocation: Bits of each layer, where the recipe asks for mixed precision.
+        points: Of the layers' codebooks, where the recipe asks to share them out.
     """
 
     scheme: Scheme
     arms: tuple[TrainedArm, ...]
     choice: Choice
     allocation: Chosen | None = None
+    points: tuple[Shared, ...] = ()
 
     @property
     def kept(self) -> TrainedArm:
@@ -64,7 +66,7 @@ def load_quantized(job: Job, trained: Trained) -> QuantizedStudent:
 def _arms(job: Job, kept: TrainedArm, taught: ScoredTeacher, scheme: Scheme) -> IntegerArms:
     bits = allocation(job, kept, scheme)
     section = job.recipe.quantize.within(scheme.weight_bits)
-    section = with_shared_points(job, kept, scheme, resolved(section, bits))
+    section, points = with_shared_points(job, kept, scheme, resolved(section, bits))
     plain = TrainedArm(
         "post_training", tuple(calibrated(job, s, scheme, section) for s in kept.students)
     )
@@ -77,7 +79,7 @@ def _arms(job: Job, kept: TrainedArm, taught: ScoredTeacher, scheme: Scheme) -> 
         for arm in filter(None, (control, trained)):
             arms.append(arm)
             choice = _chosen(job, choice, arm)
-    return IntegerArms(scheme, tuple(arms), choice, bits)
+    return IntegerArms(scheme, tuple(arms), choice, bits, points)
 
 
 def _chosen(job: Job, before: Choice, arm: TrainedArm) -> Choice:

@@ -16,7 +16,7 @@ from edgekd.steps import mix
 from tests.end_to_end.conftest import IMAGES, Finished
 
 if TYPE_CHECKING:
-    from edgekd.report.model import MixedBits
+    from edgekd.report.layer_bits import MixedBits
 
 
 def mixed(**fields: Any) -> dict[str, Any]:

@@ -7,7 +7,15 @@ from collections.abc import Callable
 import pytest
 
 from edgekd.report import html, markdown
-from edgekd.report.model import BitsOption, LayerBits, MixedBits, MixedTime, Report
+from edgekd.report.layer_bits import (
+    BitsOption,
+    LayerBits,
+    LayerPoints,
+    MixedBits,
+    MixedTime,
+    SharedPoints,
+)
+from edgekd.report.model import Report
 
 LAYERS = (
     LayerBits(
@@ -135,6 +143,22 @@ def test_a_choice_that_was_too_slow_in_the_end_is_called_so(
     late = PACED.time.model_copy(update={"measured_ms": {"phone": 2.5}})
     page = html.render(make_report(mixed=(PACED.model_copy(update={"time": late}),)))
     assert "(certified median), above the" in page
+
+
+def test_points_are_shown_before_and_after(
+    make_report: Callable[..., Report], met_report: Report
+) -> None:
+    layers = (
+        LayerPoints(layer="conv", norm=0.75, before=4, after=6),
+        LayerPoints(layer="head<b>", norm=0.25, before=4, after=2),
+    )
+    report = make_report(points=(SharedPoints(scheme="", samples=320, layers=layers),))
+    page = html.render(report)
+    for text in ("Codebook points per layer", "head&lt;b&gt;", "<b>6</b>", "320 train samples"):
+        assert text in page
+    assert "| `head<b>` | 0.250 | 4 | 2 |" in markdown.render(report)
+    assert "Codebook points" not in html.render(met_report) + markdown.render(met_report)
+    assert Report.model_validate_json(report.to_json()) == report
 
 
 def test_it_survives_json(report: Report) -> None:
