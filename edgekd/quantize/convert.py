@@ -18,7 +18,7 @@ from edgekd.quantize.fold import fold_batch_norms, trace
 from edgekd.quantize.observers import Observer
 from edgekd.quantize.oscillation import Oscillation
 from edgekd.quantize.placement import Placement, place
-from edgekd.quantize.restore import restore_statistics
+from edgekd.quantize.restore import restore_means, restore_statistics
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -113,6 +113,10 @@ class QuantizationAware:
                 calibration,
                 lambda path: _requantize(self.module, self.placement, settings, shared, path),
             )
+        # what training leaves alone cannot follow what it moves
+        still = [p for p in self.placement.weights if not self._trains(p)]
+        self._still = still if settings.restores_statistics() else []
+        self._calibration = calibration if self._still else calibration[:0]
 
         if settings.freeze_oscillating is not None and steps:
             start = int(settings.freeze_oscillating.start * steps)
@@ -123,12 +127,18 @@ class QuantizationAware:
                     watch = Oscillation(weight, settings.freeze_oscillating, start_step=start)
                     quantized.oscillation = watch
 
+    def _trains(self, path: str) -> bool:
+        quantized: Any = self.module.get_submodule(path)
+        return bool(quantized.layer.weight.requires_grad)
+
     def freeze(self) -> QuantizedStudent:
         """The integers as they stand now.
 
         Raises:
             DataError: Training has left a weight that is not finite.
         """
+        if self._still:
+            restore_means(self.graph, self.module, self._still, self._calibration)
         layers = dict(self.module.named_modules())
         graph = copy.deepcopy(self.graph)
         weights, activations = {}, {}

@@ -50,15 +50,47 @@ def restore_statistics(
         layer: Any = module.get_submodule(path).layer
         if layer.bias is None:
             continue
-        with torch.no_grad():
-            if path != paths[-1]:
-                _, spread = _moments(module, [path], inputs)[path]
-                gain = (wanted[path][1] / spread).nan_to_num(1.0, posinf=1.0)
-                gain = gain.clamp(1 / _LARGEST_GAIN, _LARGEST_GAIN).to(layer.weight.dtype)
+        if path != paths[-1]:
+            _, spread = _moments(module, [path], inputs)[path]
+            gain = (wanted[path][1] / spread).nan_to_num(1.0, posinf=1.0)
+            gain = gain.clamp(1 / _LARGEST_GAIN, _LARGEST_GAIN).to(layer.weight.dtype)
+            with torch.no_grad():
                 layer.weight.mul_(gain.view(-1, *[1] * (layer.weight.ndim - 1)))
-                requantize(path)
-            mean, _ = _moments(module, [path], inputs)[path]
-            layer.bias.add_(wanted[path][0] - mean)
+            requantize(path)
+        _restore_mean(module, path, layer, wanted[path][0], inputs)
+
+
+def restore_means(
+    graph: fx.GraphModule,
+    module: fx.GraphModule,
+    paths: Sequence[str],
+    inputs: NDArray[np.float32],
+) -> None:
+    """Change biases of `module` so that its channels have the means of `graph`; nothing else.
+
+    For layers whose weights and biases training left alone while it moved what they are rounded
+    to: the biases that made up for the first rounding do not make up for the last one.
+
+    Args:
+        graph: In float, batch norm folded.
+        module: The same with `QuantizedLayer`s at `paths`; in eval mode afterwards.
+        paths: In execution order.
+        inputs: Real train inputs, (N, …).
+    """
+    module.eval()
+    wanted = _moments(graph, paths, inputs)
+    for path in paths:
+        layer: Any = module.get_submodule(path).layer
+        if layer.bias is not None:
+            _restore_mean(module, path, layer, wanted[path][0], inputs)
+
+
+def _restore_mean(
+    module: nn.Module, path: str, layer: Any, wanted: Tensor, inputs: NDArray[np.float32]
+) -> None:
+    mean, _ = _moments(module, [path], inputs)[path]
+    with torch.no_grad():
+        layer.bias.add_(wanted - mean)
 
 
 def _moments(

@@ -84,7 +84,8 @@ class QuantizeSettings(Config):
         calibration_samples: How many train samples are looked at.
         restore_statistics: Put back the mean and the spread that rounding takes from each channel,
             on the calibration samples, as batch norms re-estimated behind the rounded weights
-            would; auto is yes where some weights or activations have fewer than 7 bits.
+            would; auto is yes where some weights or activations have fewer than 7 bits. The mean
+            again after training, in layers of which it moves nothing but codebook points.
         freeze_oscillating: Freeze weights that keep flipping between two codes, near the end of
             training; null for never.
         keep_float: Patterns of layers that stay in float; short for rules in front of the others.

@@ -62,8 +62,6 @@ def test_training_improves_on_the_post_training_start(
             "weights": {"name": "differentiable", "bits": bits, "weights": weights},
             "granularity": PerBlock(size=256),
             "activation_bits": "float",
-            # restored statistics are a better start than fixed weights get to at two bits
-            "restore_statistics": False,
         }
     )
     samples = digits.train.batch(np.arange(64))

@@ -54,6 +54,38 @@ def test_channels_have_their_float_statistics_again(name: str) -> None:
     assert shifted.abs().max() > 0.01  # there was something to restore
 
 
+@pytest.mark.parametrize("restored", [True, False])
+def test_means_follow_points_that_moved_under_fixed_weights(restored: bool) -> None:
+    found = aware(
+        trained_looking("dense"),
+        weights={"name": "differentiable", "bits": 2},
+        restore_statistics=restored,
+    )
+    before = {
+        p: found.module.get_submodule(p).layer.weight.clone() for p in found.placement.weights
+    }
+    for path in found.placement.weights:
+        fake: Any = found.module.get_submodule(path).weight_fake_quant
+        with torch.no_grad():
+            fake.shifts.add_(torch.tensor([0.0, 0.5, 1.0, 0.5]))
+    ready = simulate(found.freeze())
+    for path in found.placement.weights:
+        off = (channels(ready, path).mean(0) - channels(found.graph, path).mean(0)).abs().max()
+        assert (off < 1e-3) == restored
+        layer: Any = found.module.get_submodule(path)
+        assert torch.equal(layer.layer.weight, before[path])  # biases alone
+
+
+def test_trained_biases_are_left_alone() -> None:
+    found = aware(trained_looking("dense"))
+    layer: Any = found.module.get_submodule("hidden")
+    with torch.no_grad():
+        layer.layer.bias.add_(1.0)
+    before = layer.layer.bias.clone()
+    found.freeze()
+    assert torch.equal(layer.layer.bias, before)
+
+
 def test_eight_bits_are_left_alone_unless_asked() -> None:
     whole = {"name": "minmax", "bits": 8}
     for found, changed in (
