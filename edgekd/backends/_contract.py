@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, ClassVar, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, ClassVar, NamedTuple, Protocol, runtime_checkable
 
 from edgekd.core.registry import Registry
 
@@ -93,6 +93,92 @@ class PortableBackend(Backend, Protocol):
 
     def read_layers(self, path: Path, reading: Mapping[str, bytes]) -> Sequence[LayerRecord]:
         """As `layers`, from what the agent on a device read of `layer_model` there."""
+
+
+class Job(NamedTuple):
+    """One call of a program: its arguments, and the files that it writes where it is called."""
+
+    arguments: list[str]
+    reports: tuple[str, ...]
+
+
+class Jobs(Protocol):
+    """One file for a program that builds, runs, times and explains it by itself.
+
+    Attributes:
+        inputs: What the file asks for.
+        files: By input, where the program reads its raw bytes.
+        model_file: Where it reads the model.
+        result: What it builds and then loads.
+    """
+
+    inputs: tuple[TensorSpec, ...]
+    files: Mapping[str, str]
+    model_file: str
+    result: str
+
+    def model(self) -> bytes:
+        """The file as the program is to read it."""
+
+    def build(self) -> list[str]:
+        """Arguments that make `result` of the model."""
+
+    def run(self) -> Job:
+        """One inference, for its outputs."""
+
+    def time(self, runs: int) -> Job:
+        """So many inferences, timed by the program."""
+
+    def explain(self) -> Job:
+        """Every layer, timed by the program."""
+
+    def read_run(self, folder: Path) -> dict[str, NDArray[np.generic]]:
+        """All outputs by name, from the reports in a folder."""
+
+    def read_times(self, folder: Path, *, at_least: int) -> list[int]:
+        """The program's own times in ns, from the reports in a folder."""
+
+    def read_layers(self, folder: Path) -> Sequence[LayerRecord]:
+        """See `Backend.layers`; from the reports in a folder."""
+
+
+@runtime_checkable
+class ProgramBackend(Backend, Protocol):
+    """A runtime that is a program on the device, and times with a clock of its own.
+
+    Attributes:
+        program: Its name.
+        folders: Where it may be, beside the device's path.
+        clock: What it times with, in words.
+        warm_up: What it does before it times, in words.
+    """
+
+    program: ClassVar[str]
+    folders: ClassVar[tuple[str, ...]]
+    clock: ClassVar[str]
+    warm_up: ClassVar[str]
+
+    def told_version(self, said: str) -> str:
+        """Its version, in what it says when it is asked for ``--help``.
+
+        Raises:
+            DeviceError: It says something else.
+        """
+
+    def jobs(self, path: Path, target: Target, version: str) -> Jobs:
+        """What it is to be called with for a file.
+
+        Raises:
+            UnsupportedError, DataError: It would refuse or misread the file.
+        """
+
+    def check_end(self, code: int, said: str, arguments: Sequence[str], *, place: str) -> None:
+        """Raise unless a call of it ended well.
+
+        Raises:
+            UnsupportedError: It refused what it was asked for.
+            DeviceError: It died.
+        """
 
 
 BACKENDS: Registry[Backend] = Registry("backend", "edgekd.backends")

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 PROGRAM = "trtexec"
 #: where JetPack and NVIDIA's Debian packages put it, beside the path
-_USUAL_FOLDER = "/usr/src/tensorrt/bin"
+USUAL_FOLDER = "/usr/src/tensorrt/bin"
 _BANNER = re.compile(r"\[TensorRT v(\d{4,6})\]")
 _TIMEOUT_S = 1800.0
 _LOG = "trtexec.log"
@@ -31,11 +31,11 @@ def find() -> Path:
     Raises:
         MissingDependencyError: It is in neither place.
     """
-    found = shutil.which(PROGRAM) or shutil.which(PROGRAM, path=_USUAL_FOLDER)
+    found = shutil.which(PROGRAM) or shutil.which(PROGRAM, path=USUAL_FOLDER)
     if found is None:
         raise MissingDependencyError(
             f"The backend 'tensorrt' needs the program {PROGRAM}, which is not on this machine.",
-            expected=f"{PROGRAM} on the path or in {_USUAL_FOLDER}",
+            expected=f"{PROGRAM} on the path or in {USUAL_FOLDER}",
             todo="install TensorRT (JetPack has it), or take the target out of the recipe",
         )
     return Path(found)
@@ -58,12 +58,25 @@ def version(program: Path) -> tuple[int, int, int]:
     except (OSError, subprocess.TimeoutExpired) as e:
         raise DeviceError(f"{program} does not run.", got=str(e)) from e
     text = (done.stdout + done.stderr).decode(errors="replace")
-    banner = _BANNER.search(text)
+    return told_version(text or f"nothing, exit code {done.returncode}", str(program))
+
+
+def told_version(said: str, program: str) -> tuple[int, int, int]:
+    """Major, minor and patch in what the program says.
+
+    Args:
+        said: On its standard output.
+        program: Which, for the error.
+
+    Raises:
+        DeviceError: It says something else.
+    """
+    banner = _BANNER.search(said)
     if banner is None:
         raise DeviceError(
             f"{program} does not tell its version.",
             expected="a line with [TensorRT v100300]",
-            got=text.strip()[:_LONGEST] or f"nothing, exit code {done.returncode}",
+            got=" ".join(said.split())[:_LONGEST],
         )
     number = int(banner[1])
     major, rest = divmod(number, 10_000 if number >= 100_000 else 1000)  # v8601 is 8.6.1
@@ -93,15 +106,32 @@ def call(program: Path, arguments: Sequence[str], folder: Path) -> None:
         raise DeviceError(
             f"{PROGRAM} took too long.", expected=f"an end within {_TIMEOUT_S:g} s"
         ) from e
-    if done.returncode == 0:
+    check_end(done.returncode, _tail(log), arguments)
+
+
+def check_end(code: int, said: str, arguments: Sequence[str], *, place: str = "") -> None:
+    """Raise unless a call ended well.
+
+    Args:
+        code: Its exit code; negative for the signal that ended it.
+        said: The end of what it wrote.
+        arguments: That it was called with, for what to do.
+        place: The device; empty for this machine.
+
+    Raises:
+        UnsupportedError: It says an error.
+        DeviceError: It died.
+    """
+    if code == 0:
         return
-    errors = _ERROR.findall(_tail(log))
-    if done.returncode < 0 or not errors:
-        ended = f"signal {-done.returncode}" if done.returncode < 0 else "no reason given"
-        raise DeviceError(f"{PROGRAM} failed.", got=f"exit code {done.returncode}, {ended}")
+    program = f"{PROGRAM} on {place}" if place else PROGRAM
+    errors = _ERROR.findall(said)
+    if code < 0 or not errors:
+        ended = f"signal {-code}" if code < 0 else "no reason given"
+        raise DeviceError(f"{program} failed.", got=f"exit code {code}, {ended}")
     raise UnsupportedError(
-        f"{PROGRAM} refuses what it was asked for.",
-        got=errors[0].strip()[:_LONGEST],
+        f"{program} refuses what it was asked for.",
+        got="".join(c for c in errors[0].strip() if c.isprintable())[:_LONGEST],
         todo=f"try it yourself: {PROGRAM} {' '.join(arguments)}",
     )
 

@@ -3,24 +3,18 @@
 from __future__ import annotations
 
 import tempfile
-from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
-import onnx
 
 from edgekd.backends import _trtexec as trtexec
-from edgekd.backends import _trtexec_arguments as arguments
-from edgekd.backends import _trtexec_reports as reports
 from edgekd.backends._contract import BACKENDS
 from edgekd.backends._cuda import gpu_count
 from edgekd.backends._feeds import check_feeds
 from edgekd.backends._onnx_file import check, check_one_file
-from edgekd.backends._onnx_specs import check_fixed, input_specs, output_specs
-from edgekd.backends._refusal import refusal
-from edgekd.backends._tensorrt_kernels import records, with_names
-from edgekd.backends._tensorrt_rules import check_codes
+from edgekd.backends._trtexec_arguments import Switches
+from edgekd.backends._trtexec_jobs import WARM_UP_MS, TrtexecJobs
 from edgekd.core.errors import UnsupportedError
 from edgekd.core.files import atomic_write
 
@@ -29,13 +23,11 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from edgekd.backends._contract import Feeds
+    from edgekd.backends._contract import Feeds, Job
     from edgekd.core.target import Target
     from edgekd.core.types import LayerRecord
 
 NAME = "TensorRT"
-_ENGINE, _MODEL = "model.engine", "model.onnx"
-_LAYER_RUNS = 10
 
 
 @BACKENDS.register
@@ -47,6 +39,10 @@ class TensorRt:
     """
 
     distribution: ClassVar[str] = ""
+    program: ClassVar[str] = trtexec.PROGRAM
+    folders: ClassVar[tuple[str, ...]] = (trtexec.USUAL_FOLDER,)
+    clock: ClassVar[str] = "trtexec: CUDA events around each inference"
+    warm_up: ClassVar[str] = f"by trtexec, {WARM_UP_MS} ms before each of its calls"
 
     def version(self) -> str:
         """Version of the program; see the contract."""
@@ -54,7 +50,7 @@ class TensorRt:
 
     def check_machine(self, target: Target) -> None:
         """Raise: without a GPU nothing runs, and with one edgekd's own clock cannot time it."""
-        arguments.Switches.of(target)
+        Switches.of(target)
         if gpu_count() == 0:
             raise UnsupportedError(
                 f"The target {target.name!r} cannot be measured on this machine.",
@@ -63,24 +59,38 @@ class TensorRt:
                 todo="run edgekd on the device itself, or take the target out of the recipe",
             )
         raise UnsupportedError(
-            f"The target {target.name!r} cannot be measured in turns with other files.",
-            expected="inferences that edgekd times one by one",
-            got="trtexec, which times its own",
-            todo="take the target out of the recipe; `samples_ns` of its session has its times",
+            f"The target {target.name!r} is not measured in edgekd's own process.",
+            expected="trtexec called by edgekd's agent, which takes the times that it writes",
+            got="transport: local",
+            todo=f"`edgekd device add NAME --host localhost --like {target.name}`, and then "
+            "`edgekd profile --target devices/NAME.yaml`",
         )
+
+    def told_version(self, said: str) -> str:
+        """See the contract of a program."""
+        return ".".join(map(str, trtexec.told_version(said, trtexec.PROGRAM)))
+
+    def jobs(self, path: Path, target: Target, version: str) -> TrtexecJobs:
+        """See the contract of a program."""
+        check(path)
+        return TrtexecJobs(path, path, target, major=int(version.partition(".")[0]))
+
+    def check_end(self, code: int, said: str, arguments: Sequence[str], *, place: str) -> None:
+        """See the contract of a program."""
+        trtexec.check_end(code, said, arguments, place=place)
 
     def build(self, model: bytes, target: Target, out: Path) -> Path:
         """Write ``<out>.onnx``, after an engine was really built of it; see the contract."""
         path = out.with_name(out.name + ".onnx")
         check_one_file(model, path)
-        TensorRtSession(_loaded(model, path), path, target).close()
+        TensorRtSession(model, path, target).close()
         atomic_write(path, model)
         return path
 
     def open(self, path: Path, target: Target, *, threads: int) -> TensorRtSession:
         """Build an engine of an ONNX file; see the contract."""
         check(path)
-        return TensorRtSession(_loaded(path, path), path, target)
+        return TensorRtSession(path, path, target)
 
     def layers(
         self, path: Path, target: Target, feeds: Feeds, *, threads: int
@@ -93,18 +103,17 @@ class TensorRt:
 class TensorRtSession:
     """An engine in a folder of its own, which trtexec loads at each call."""
 
-    def __init__(self, model: onnx.ModelProto, path: Path, target: Target) -> None:
-        self._model, self._path = with_names(model), path
-        self._switches = arguments.Switches.of(target)
-        self.inputs, self.outputs = input_specs(model, path), output_specs(model, path)
-        check_codes(model, path, target, NAME)
-        check_fixed(self.inputs, path)
+    def __init__(self, source: Path | bytes, path: Path, target: Target) -> None:
+        self._path = path
         self._program = trtexec.find()
-        self._major = trtexec.version(self._program)[0]
+        major = trtexec.version(self._program)[0]
+        self._jobs = TrtexecJobs(source, path, target, major=major)
+        self.inputs, self.outputs = self._jobs.inputs, self._jobs.outputs
         self._home = tempfile.TemporaryDirectory(prefix="edgekd-tensorrt-")
         self._folder = Path(self._home.name)
         try:
-            self._build()
+            (self._folder / self._jobs.model_file).write_bytes(self._jobs.model())
+            trtexec.call(self._program, self._jobs.build(), self._folder)
         except BaseException:
             self.close()
             raise
@@ -116,14 +125,11 @@ class TensorRtSession:
             DataError: The feeds do not fit.
             UnsupportedError, DeviceError: trtexec fails.
         """
-        name = "outputs.json"
-        files = self._fed(feeds)
-        self._call(arguments.run_arguments, files, name)
-        return reports.outputs(self._folder / name, self.outputs)
+        self._call(self._jobs.run(), feeds)
+        return self._jobs.read_run(self._folder)
 
     def bind(self, feeds: Feeds) -> Callable[[], object]:
         """Raise: around trtexec a clock would time how a process starts; see `samples_ns`."""
-        self._fed(feeds)
         raise UnsupportedError(
             f"{self._path} cannot be timed by edgekd's own clock.",
             expected="trtexec's own times of the inferences alone",
@@ -133,26 +139,17 @@ class TensorRtSession:
     def samples_ns(self, feeds: Feeds, *, runs: int, warm_up_ms: int) -> list[int]:
         """Latencies in ns by CUDA's events, one request at a time.
 
-        trtexec keeps the ms since its start in float32, which is 1 us coarse after 8 s: many short
-        calls say more than a long one.
-
         Raises:
             DataError: The feeds do not fit.
             UnsupportedError, DeviceError: trtexec fails, or its report is not usable.
         """
-        name = "times.json"
-        files = self._fed(feeds)
-        timed = partial(arguments.time_arguments, runs=runs, warm_up_ms=warm_up_ms)
-        self._call(timed, files, name)
-        return reports.samples_ns(self._folder / name, at_least=runs)
+        self._call(self._jobs.time(runs, warm_up_ms=warm_up_ms), feeds)
+        return self._jobs.read_times(self._folder, at_least=runs)
 
     def layers(self, feeds: Feeds) -> list[LayerRecord]:
         """Every layer of the engine in order."""
-        profile, info = "profile.json", "layers.json"
-        files = self._fed(feeds)
-        self._call(partial(arguments.profile_arguments, runs=_LAYER_RUNS), files, profile, info)
-        found = reports.kernels(self._folder / info, self._folder / profile)
-        return records(found, self._model)
+        self._call(self._jobs.explain(), feeds)
+        return self._jobs.read_layers(self._folder)
 
     def close(self) -> None:
         """Remove the engine; calling it twice is fine."""
@@ -164,37 +161,10 @@ class TensorRtSession:
     def __exit__(self, *exc: object) -> None:
         self.close()
 
-    def _build(self) -> None:
-        onnx.save(self._model, self._folder / _MODEL)
-        command = arguments.build_arguments(
-            _MODEL, _ENGINE, major=self._major, switches=self._switches
-        )
-        trtexec.call(self._program, command, self._folder)
-
-    def _call(self, make: Callable[..., list[str]], files: dict[str, str], *reports: str) -> None:
-        for name in reports:  # what an earlier call wrote must not be taken for this one's
-            (self._folder / name).unlink(missing_ok=True)
-        command = make(_ENGINE, files, *reports, major=self._major, switches=self._switches)
-        trtexec.call(self._program, command, self._folder)
-
-    def _fed(self, feeds: Feeds) -> dict[str, str]:
-        """Write each input as the raw bytes that trtexec loads."""
+    def _call(self, job: Job, feeds: Feeds) -> None:
         check_feeds(self.inputs, feeds, source=f"the feeds for {self._path.name}")
-        files = {spec.name: f"input-{i}.bin" for i, spec in enumerate(self.inputs)}
-        for name, file in files.items():
+        for name, file in self._jobs.files.items():  # the raw bytes that trtexec loads
             np.ascontiguousarray(feeds[name]).tofile(self._folder / file)
-        return files
-
-
-def _loaded(model: Path | bytes, path: Path) -> Any:
-    """The file with its weights, checked.
-
-    Raises:
-        UnsupportedError, DataError: It is not one.
-    """
-    try:
-        proto = onnx.load_from_string(model) if isinstance(model, bytes) else onnx.load(model)
-        onnx.checker.check_model(proto)
-    except Exception as e:  # the checker's and protobuf's own have no common base
-        raise refusal(model, path, NAME, e) from e
-    return proto
+        for report in job.reports:  # what an earlier call wrote must not be taken for this one's
+            (self._folder / report).unlink(missing_ok=True)
+        trtexec.call(self._program, job.arguments, self._folder)

@@ -120,7 +120,7 @@ def check_device(target: Target) -> CheckedDevice:
     """
     with transport_of(target).connect() as device:
         described = device.describe()
-        return CheckedDevice(target, described, device.runtime(target))
+        return CheckedDevice(target, described, device.runtime(target, timing_only=True))
 
 
 def learned(checked: CheckedDevice) -> tuple[Target, str]:

@@ -121,7 +121,7 @@ def drift(
     loads: list[Load] = []
     versions: list[str] = []
     for _, device in devices:
-        versions.append(device.runtime(any_version))
+        versions.append(device.runtime(any_version, timing_only=True))
         loads.append(load_of(path, sha256, any_version, device, shapes, inputs_npz))
     outputs = _outputs(path, [device.run(load) for (_, device), load in _pairs(devices, loads)])
     medians: list[list[float]] = [[], []]

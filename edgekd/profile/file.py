@@ -94,7 +94,7 @@ def profile_file(
     size, sha256 = total_bytes(path), sha256_file(path)
     with connected(targets) as devices:
         for device, target in zip(devices, targets, strict=True):
-            device.runtime(target)
+            device.runtime(target, timing_only=True)
         loads = [
             load_of(path, sha256, target, device, shapes, inputs_npz)
             for device, target in zip(devices, targets, strict=True)

@@ -121,7 +121,7 @@ def _measured(
     found = []
     with connected([target for _, target in runs]) as devices:
         for device, (_, target) in zip(devices, runs, strict=True):
-            device.runtime(target)
+            device.runtime(target, timing_only=True)
         loads = [
             loaded(run, sha256, device)
             for device, run, sha256 in zip(devices, runs, hashes, strict=True)

@@ -110,7 +110,7 @@ def test_a_machine_without_the_program_says_so(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
-    monkeypatch.setattr(trtexec, "_USUAL_FOLDER", str(tmp_path))
+    monkeypatch.setattr(trtexec, "USUAL_FOLDER", str(tmp_path))
     with pytest.raises(MissingDependencyError, match="needs the program trtexec") as caught:
         check_runtime(JETSON)
     assert caught.value.exit_code == 3

@@ -10,6 +10,7 @@ import errno
 import json
 import os
 import shutil
+import signal
 import sys
 import threading
 from pathlib import Path
@@ -57,6 +58,7 @@ def _answer(folder: Path) -> tuple[dict[str, Any], dict[str, Any]]:
         "run": _run,
         "memory": _memory,
         "layers": _layers,
+        "call": _call,
     }
     return work[request["task"]](request, arrays, folder)
 
@@ -156,6 +158,18 @@ def _layers(
     return {}, {name: np.frombuffer(text, np.uint8) for name, text in reading.items()}
 
 
+def _call(
+    request: Mapping[str, Any], arrays: Mapping[str, Any], folder: Path
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Call a program; its reports go over as they are."""
+    import numpy as np
+
+    from . import program
+
+    answer, reports = program.call(request, arrays, folder)
+    return answer, {name: np.frombuffer(text, np.uint8) for name, text in reports.items()}
+
+
 def _tell(folder: Path, number: int, part: dict[str, Any], arrays: dict[str, Any]) -> None:
     """Lay a part of the answer down, and wake the parent up, which sends it on."""
     _write(folder, f"part-{number}.json", f"part-{number}.bin", part, arrays)
@@ -217,7 +231,7 @@ def _end_with_parent(folder: Path) -> None:
     """The parent holds our stdin open; when that ends, so has the parent, however it did."""
     os.read(0, 1)  # not sys.stdin: its lock would be held when the interpreter ends
     shutil.rmtree(folder, ignore_errors=True)
-    os._exit(1)
+    os.killpg(os.getpgrp(), signal.SIGKILL)  # programs that it called too
 
 
 def _code(error: Exception) -> str:

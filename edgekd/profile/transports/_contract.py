@@ -57,11 +57,16 @@ class Device(Protocol):
     def environment(self) -> dict[str, Any]:
         """``machine``, ``versions`` and ``state`` of the device."""
 
-    def runtime(self, target: Target) -> str:
+    def runtime(self, target: Target, *, timing_only: bool = False) -> str:
         """Version of the target's runtime there.
 
+        Args:
+            target: Whose.
+            timing_only: Its files are timed and explained there, and not run on every sample of
+                a test set, for which a runtime that is a program is too slow to start.
+
         Raises:
-            UnsupportedError: It is outside the target's range.
+            UnsupportedError: It is outside the target's range, or too slow for what is to come.
         """
 
     def inputs(self, path: Path, target: Target) -> Sequence[TensorSpec]:

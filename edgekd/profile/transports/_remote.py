@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Self, TypeVar
 import numpy as np
 
 from edgekd import __version__
-from edgekd.backends._contract import BACKENDS, PortableBackend
+from edgekd.backends._contract import BACKENDS, PortableBackend, ProgramBackend
 from edgekd.backends._onnx_file import check
 from edgekd.backends._onnx_specs import input_specs
 from edgekd.backends._runtime import check_version
@@ -24,6 +24,7 @@ from edgekd.profile.transports import _answers as answers
 from edgekd.profile.transports import _problems as problems
 from edgekd.profile.transports._connection import Connection, File, Parts
 from edgekd.profile.transports._long_run import LongRun
+from edgekd.profile.transports._program import Program, check_alike, time_in_turns
 from edgekd.profile.transports._stream import NonsenseError
 
 if TYPE_CHECKING:
@@ -66,6 +67,7 @@ class RemoteDevice:
         self._link, self._transport = link, transport
         self._connection = Connection(link)
         self._described: answers.Described | None = None
+        self._programs: dict[str, Program] = {}
 
     def __enter__(self) -> Self:
         return self
@@ -87,8 +89,10 @@ class RemoteDevice:
         """See the contract."""
         return self._environment(self.describe().environment)
 
-    def runtime(self, target: Target) -> str:
+    def runtime(self, target: Target, *, timing_only: bool = False) -> str:
         """See the contract."""
+        if _is_program(target):
+            return self._program_version(target, timing_only=timing_only)
         backend = _portable(target)
         if self._described is None:
             self._described = self.describe()
@@ -108,7 +112,10 @@ class RemoteDevice:
     def measure(
         self, loads: Sequence[Load], rule: MeasureRule, *, inputs: str, progress: Progress
     ) -> list[Profile]:
-        """See the contract; all of them are timed in one process there."""
+        """See the contract; all of them are timed in one process there, or by their program."""
+        check_alike([load.target for load in loads])
+        if _is_program(loads[0].target):
+            return self._measure_programs(loads, rule, inputs=inputs, progress=progress)
         limits = rule.limits()
         seconds = len(loads) * (WARM_UP_MAX_S + rule.max_duration_s)
         what = loads[0].name if len(loads) == 1 else f"{len(loads)} files in turns"
@@ -145,6 +152,13 @@ class RemoteDevice:
         self, load: Load, duration_s: float, *, inputs: str, progress: Progress
     ) -> Sustained:
         """See the contract; what the device has timed comes over piece by piece meanwhile."""
+        if _is_program(load.target):
+            raise UnsupportedError(
+                f"{load.target.backend} cannot be run for minutes on {self._link.place}.",
+                expected="a runtime that edgekd's agent opens, and times without a pause",
+                got="a program, which is started anew for every few seconds",
+                todo="leave out --sustained",
+            )
         with progress.bar(f"sustain {load.name} on {self._link.place}", WINDOWS) as bar:
             run = LongRun(load, duration_s, bar, where=self._environment, inputs=inputs)
             try:
@@ -170,19 +184,25 @@ class RemoteDevice:
 
     def run(self, load: Load) -> list[dict[str, NDArray[np.generic]]]:
         """See the contract."""
+        if _is_program(load.target):
+            return self._program(load.target).opened(load).run()
         names, count = check(load.path).outputs, len(load.feeds)
         return self._work(
             "run", (load,), lambda _, arrays: answers.outputs_of(arrays, names, count)
         )
 
-    def memory(self, load: Load) -> MemoryFigure:
-        """See the contract."""
+    def memory(self, load: Load) -> MemoryFigure | None:
+        """See the contract; of a program none is known."""
+        if _is_program(load.target):
+            return None
         return self._work(
             "memory", (load,), lambda answer, _: answers.memory_of(answer), most_bytes=0, feeds=1
         )
 
     def layers(self, load: Load) -> tuple[LayerRecord, ...]:
         """What the runtime there says about its nodes, read here."""
+        if _is_program(load.target):
+            return tuple(self._program(load.target).opened(load).layers())
         backend = _portable(load.target)
 
         def read(_: dict[str, Any], arrays: Arrays) -> tuple[LayerRecord, ...]:
@@ -194,6 +214,37 @@ class RemoteDevice:
 
         prepared = backend.layer_model(load.path)
         return self._work("layers", (load,), read, feeds=1, instead=prepared)
+
+    def _program(self, target: Target) -> Program:
+        if target.backend not in self._programs:
+            backend = BACKENDS.get(target.backend)()
+            assert isinstance(backend, ProgramBackend)
+            self._programs[target.backend] = Program(self._connection, self._link, backend)
+        return self._programs[target.backend]
+
+    def _program_version(self, target: Target, *, timing_only: bool) -> str:
+        program = self._program(target)
+        if not timing_only:
+            raise UnsupportedError(
+                f"The target {target.name!r} is for `edgekd profile` and `edgekd explain` alone.",
+                expected="a runtime that runs every test sample in one process, for parity",
+                got=f"{program.backend.program}, a process for each sample",
+                todo="take the target out; profile the finished file there",
+            )
+        version = program.version()
+        check_version(target, version, distribution="", place=self._link.place)
+        return version
+
+    def _measure_programs(
+        self, loads: Sequence[Load], rule: MeasureRule, *, inputs: str, progress: Progress
+    ) -> list[Profile]:
+        opened = [self._program(load.target).opened(load) for load in loads]
+        where, title = self.environment(), f"measure {loads[0].name} on {self._link.place}"
+        try:
+            time_in_turns(opened, rule.limits(), title, progress)
+        except NonsenseError as e:
+            raise problems.nonsense(self._link.place, str(e)) from e
+        return [one.profile(rule, where, inputs=inputs, others=len(loads) - 1) for one in opened]
 
     def _work(
         self,
@@ -247,6 +298,10 @@ def _most_samples(rule: Rule) -> int:
     return min(_OVERSHOOT * least, rule.max_ns // answers.FASTEST_NS)
 
 
+def _is_program(target: Target) -> bool:
+    return isinstance(BACKENDS.get(target.backend)(), ProgramBackend)
+
+
 def _portable(target: Target) -> PortableBackend:
     """The target's backend, if edgekd's agent can open its files.
 
@@ -257,7 +312,7 @@ def _portable(target: Target) -> PortableBackend:
     if not isinstance(backend, PortableBackend):
         raise UnsupportedError(
             f"The target {target.name!r} can only be measured where edgekd itself runs.",
-            expected="one of ONNX Runtime and OpenVINO, which edgekd's agent opens on devices",
+            expected="ONNX Runtime, OpenVINO or trtexec, which edgekd's agent knows on devices",
             got=target.backend,
             todo="set `transport: local` and run edgekd there",
         )

@@ -73,7 +73,7 @@ class LocalDevice:
         """See the contract."""
         return environment()
 
-    def runtime(self, target: Target) -> str:
+    def runtime(self, target: Target, *, timing_only: bool = False) -> str:
         """See the contract."""
         return check_runtime(target)
 
