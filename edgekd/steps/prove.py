@@ -136,7 +136,7 @@ def _load(path: Path, target: Target, feeds: Sequence[Feeds]) -> Load:
 def _forms(job: Job, shipped: Shipped, device: Device) -> tuple[list[Form], str, dict[str, str]]:
     """The rungs below a runtime, the one a file must reproduce, and what stayed in float."""
     target, path = shipped.target, shipped.artifact.path
-    model = path.read_bytes()
+    model = shipped.source.read_bytes()
     above = [
         reference_form(
             model, samples=job.recipe.parity.reference_samples, tolerance=target.tolerance

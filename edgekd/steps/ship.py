@@ -10,6 +10,7 @@ import numpy as np
 from edgekd.backends._contract import BACKENDS
 from edgekd.backends._onnx_file import check, total_bytes
 from edgekd.core.errors import DataError, UnsupportedError
+from edgekd.core.files import atomic_write
 from edgekd.core.types import Artifact, TensorSpec
 from edgekd.export.onnx_file import INPUT, OUTPUT, float_model, quantized_model
 from edgekd.steps.choose import Trained
@@ -38,12 +39,14 @@ class Shipped:
         role: artifact, teacher or student_float.
         target: Under which it runs; for float models a float twin of the artifact's target.
         artifact: The file.
+        source: The ONNX file it was built from; the artifact itself where the runtime reads ONNX.
         student: The student inside; None for the teacher.
     """
 
     role: str
     target: Target
     artifact: Artifact
+    source: Path
     student: Trained | None
 
     @property
@@ -183,10 +186,14 @@ def _ship(
     model: Callable[[], bytes],
 ) -> Shipped:
     backend = BACKENDS.get(target.backend)()
+    kept = f"{role}.onnx"
 
     def work(folder: Path) -> tuple[dict[str, Any], list[str]]:
-        built = backend.build(model(), target, folder / role)
-        return {}, [built.name]
+        source = model()
+        built = backend.build(source, target, folder / role)
+        if built.name != kept:
+            atomic_write(folder / kept, source)
+        return {}, sorted({built.name, kept})
 
     stage = job.run.stage(
         f"export/{role}/{target.name}",
@@ -198,11 +205,12 @@ def _ship(
         },
         work,
     )
-    return Shipped(role, target, _as_artifact(job, stage, target), student)
+    built = next((name for name in stage.files if name != kept), kept)
+    artifact = _as_artifact(job, stage, built, target)
+    return Shipped(role, target, artifact, stage.file(kept), student)
 
 
-def _as_artifact(job: Job, stage: Stage, target: Target) -> Artifact:
-    (name,) = stage.files
+def _as_artifact(job: Job, stage: Stage, name: str, target: Target) -> Artifact:
     path = stage.file(name)
     batch = target.conditions.batch_size
     return Artifact(
