@@ -138,3 +138,11 @@ def test_an_artifact_is_one_whole_file(tmp_path: Path) -> None:
     split = with_external_data(MODEL, tmp_path / "m.onnx", location="w.bin")
     with pytest.raises(DataError, match=r"keeps weights in another file, 'w\.bin'"):
         check_one_file(split.read_bytes(), tmp_path / "a.onnx")
+
+
+def test_what_a_runtime_compiled_is_whole_by_itself(tmp_path: Path) -> None:
+    path = tmp_path / "net.tflite"
+    path.write_bytes(b"12345")
+    assert total_bytes(path) == 5
+    with pytest.raises(DataError, match="does not exist"):
+        total_bytes(tmp_path / "other.tflite")
