@@ -31,11 +31,14 @@ _INT4 = ("matmul",)
 _FEW_BITS: Literal[4] = 4
 #: operators without weights -> what runtimes call their nodes; TensorRT generates a "kgen"
 _OWN_NODES = {
-    "add": frozenset({"Add", "Eltwise", "QLinearAdd", "kgen"}),
+    "add": frozenset({"Add", "Eltwise", "QLinearAdd", "XNNPACK ADD", "kgen"}),
     "global average pool": frozenset({
-        "GlobalAveragePool", "Pooling", "QLinearGlobalAveragePool", "Reduce", "kgen",
+        "GlobalAveragePool", "Pooling", "QLinearGlobalAveragePool", "Reduce", "XNNPACK MEAN",
+        "kgen",
     }),
-    "max pool": frozenset({"MaxPool", "NhwcMaxPool", "Pooling", "maxpool"}),
+    "max pool": frozenset({
+        "MaxPool", "NhwcMaxPool", "Pooling", "XNNPACK MAX_POOL_2D", "maxpool",
+    }),
 }  # fmt: skip
 #: OpenVINO's switch for compiling neighbouring nodes into one `Subgraph` kernel
 SNIPPETS_OFF = {"SNIPPETS_MODE": "DISABLE"}
