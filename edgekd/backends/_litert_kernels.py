@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from edgekd.backends._litert_writer import Tensor
 
 _INT32 = np.iinfo(np.int32)
+_INT4 = range(-8, 8)
 #: how far the scale of a bias may be from input scale x weight scale and still be the same
 _SAME = 1e-6
 _LOWEST = float(np.finfo(np.float32).min)
@@ -66,7 +67,8 @@ def convolution(call: Call) -> Value:
 def product(call: Call, *, transposed: bool) -> Value:
     """Gemm or MatMul with constant weights, stored (O, I) where `transposed`, else (I, O).
 
-    Codes whose product has no grid go into the kernel that takes floats, finds the range of its
+    Codes of 4 bits are stored in 4, which XNNPACK multiplies as they are. Codes whose product has
+    no grid go into the kernel that takes floats, finds the range of its
     input by itself and multiplies in int8.
     """
     x, weights, ahead = call.value(0), call.weights(1), call.ahead()
@@ -78,8 +80,13 @@ def product(call: Call, *, transposed: bool) -> Value:
     whole = bits is not None and ahead.grid is not None
     kernel = bits.codes if bits is not None else real(weights)
     kernel = kernel if transposed or bits is not None else kernel.T
-    scale = None if bits is None else bits.scale
-    stored = call.writer.constant(f"{call.name}/weight", kernel, scale)
+    name = f"{call.name}/weight"
+    # XNNPACK takes two codes of 4 bits at a time
+    even = kernel.shape[1] % 2 == 0
+    if bits is not None and even and set(np.unique(kernel).tolist()) <= set(_INT4):
+        stored = call.writer.int4_constant(name, bits.codes, bits.scale)
+    else:
+        stored = call.writer.constant(name, kernel, None if bits is None else bits.scale)
     on_grid = _bias_scale(x, bits) if bits is not None and whole else None
     return call.made(
         "FULLY_CONNECTED",

@@ -26,7 +26,7 @@ _INT8 = np.dtype(np.int8)
 #: first version of an operator that computes on int8 codes, where it is not 2
 _INT8_VERSIONS = {"CONV_2D": 3, "DEPTHWISE_CONV_2D": 3, "FULLY_CONNECTED": 12, "RESHAPE": 1}
 #: of a matrix product with a float result that finds the range of its input by itself
-_DYNAMIC_VERSION = 9
+_DYNAMIC_VERSION = 12
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,6 +90,18 @@ class Writer:
             quantization = _scales(scale.reshape(-1).tolist(), [0] * scale.size, axis)
         place = len(self._buffers) - 1
         return self._add(name, value.shape, value.dtype, place, quantization, grid)
+
+    def int4_constant(
+        self, name: str, codes: NDArray[np.int8], scale: NDArray[np.float32]
+    ) -> Tensor:
+        """As `constant`, for an even number of codes from -8 to 7: two of them a byte."""
+        nibbles = codes.reshape(-1).view(np.uint8) & 15
+        self._buffers.append(_Buffer((nibbles[::2] | nibbles[1::2] << 4).tobytes()))
+        scales = _scales(scale.reshape(-1).tolist(), [0] * scale.size, 0)
+        place = len(self._buffers) - 1
+        tensor = self._add(name, codes.shape, codes.dtype, place, scales, None)
+        self._graph.tensors[tensor.index].type = schema.TensorType.INT4
+        return tensor
 
     def operator(
         self,

@@ -185,6 +185,27 @@ def test_fewer_bits_run_in_int8_kernels(bits: int, tmp_path: Path) -> None:
     assert (counted.int8, counted.float, counted.unfused) == (2, 0, 0)
 
 
+def test_a_linear_layer_of_4_bits_takes_4_in_the_file(tmp_path: Path) -> None:
+    sizes = {}
+    for bits in (4, 8):
+        b = GraphBuilder()
+        x = b.grid(b.node("Flatten", [INPUT], "flat"), scale=6 / 255, zero_point=128)
+        x = b.layer("Gemm", x, (34, 192), "on_grid", input_scale=6 / 255, bits=bits, transB=1)
+        x = b.grid(x, scale=4 / 255, zero_point=128)
+        x = b.layer("Gemm", x, (5, 34), "in_float", input_scale=4 / 255, bits=bits, transB=1)
+        model = b.model(x, opset=21)
+        assert difference(model, tmp_path)[0] < 0.05
+        path = PHONE.build(model, TARGET, tmp_path / f"{bits}")
+        sizes[bits] = path.stat().st_size
+        feeds = {INPUT: np.zeros(INPUT_SHAPE, np.float32)}
+        layers = PHONE.layers(path, TARGET, feeds, threads=1)
+        assert count_kernels(layers).int8 == 2
+        assert {layer.op for layer in layers if layer.role == "matmul"} == {
+            "XNNPACK FULLY_CONNECTED"
+        }
+    assert sizes[8] - sizes[4] == pytest.approx((34 * 192 + 5 * 34) / 2, abs=128)
+
+
 def test_a_layer_in_float_says_why(tmp_path: Path) -> None:
     model = convolution_net(quantized=True, conv_output_grid=False)
     path = PHONE.build(model, TARGET, tmp_path / "net")
