@@ -6,13 +6,14 @@ import errno
 import io
 import json
 import os
+import signal
 import sys
 from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import typer
 
 from edgekd import __version__
-from edgekd.cli._interrupt import lasting_interrupts
+from edgekd.cli._interrupt import Interrupts
 from edgekd.cli.build import build
 from edgekd.cli.compress import compress
 from edgekd.cli.device import device
@@ -90,7 +91,14 @@ def _global_options(
 
 def main() -> NoReturn:
     """Entry point of the `edgekd` command."""
-    sys.exit(run(sys.argv[1:]))
+    try:
+        code = run(sys.argv[1:])
+    except KeyboardInterrupt:  # a second one, while the first was told
+        code = INTERRUPTED_EXIT_CODE
+    if code == INTERRUPTED_EXIT_CODE:
+        # from here on one more only speeds the end up: no traceback, the same code
+        signal.signal(signal.SIGINT, lambda *_: os._exit(INTERRUPTED_EXIT_CODE))
+    sys.exit(code)
 
 
 def run(args: Sequence[str]) -> int:
@@ -98,8 +106,9 @@ def run(args: Sequence[str]) -> int:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")  # a narrow encoding is no reason to fail
+    interrupts = Interrupts()
     try:
-        with lasting_interrupts():
+        with interrupts:
             code = app(args=list(args) or ["--help"], prog_name="edgekd", standalone_mode=False)
         sys.stdout.flush()
     except (BrokenPipeError, SystemExit) as e:
@@ -107,7 +116,9 @@ def run(args: Sequence[str]) -> int:
     except (KeyboardInterrupt, typer.Abort):
         code = INTERRUPTED_EXIT_CODE
     except Exception as e:
-        return _explain(e, args)
+        if not interrupts.came:
+            return _explain(e, args)
+        code = INTERRUPTED_EXIT_CODE
     if code == INTERRUPTED_EXIT_CODE:
         print("interrupted; call the same command to continue", file=sys.stderr)
     return code or 0
