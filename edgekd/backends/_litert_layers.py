@@ -7,11 +7,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from edgekd.backends._litert_times import timed
 from edgekd.backends._qdq import FLOAT_SECOND, FLOAT_WEIGHTS
 from edgekd.core.types import LayerRecord
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterator, Mapping, Sequence
 
     from edgekd.core.types import Precision, Role
 
@@ -29,18 +30,20 @@ _NO_GRID = "no QuantizeLinear on its output"
 _WEIGHT = "/weight"
 
 
-def layer_records(interpreter: Any, reasons: Mapping[str, str]) -> Iterator[LayerRecord]:
-    """A record for each operator, without times.
+def layer_records(
+    interpreter: Any, reasons: Mapping[str, str], kernels: Sequence[tuple[str, float]]
+) -> Iterator[LayerRecord]:
+    """A record for each operator.
 
     Args:
         interpreter: Of LiteRT, with ``experimental_disable_delegate_node_fusion``: then every
             operator that XNNPACK takes shows as a delegate of its own.
         reasons: Why a layer is in float, by its name.
+        kernels: Names and mean times in us of what ran, in order; none where they are not known.
     """
     graph = _Graph(interpreter)
     taken: set[str] = set()
-    for op in graph.ops:
-        record = graph.record(op, reasons)
+    for record in timed([graph.record(op, reasons) for op in graph.ops], kernels):
         name = record.name
         while name in taken:
             name += "+"

@@ -67,15 +67,21 @@ class LiteRT:
     def layers(
         self, path: Path, target: Target, feeds: Feeds, *, threads: int
     ) -> Sequence[LayerRecord]:
-        """Every operator and the kernel it gets, without times: LiteRT's Python gives none."""
+        """Every operator and its kernel, with mean times in whole microseconds, rounded down.
+
+        The times come from LiteRT's C library, see `edgekd.backends._litert_profile`; a version
+        of it that does not tell them leaves them out.
+        """
+        from edgekd.backends._litert_profile import kernel_times
         from edgekd.backends._litert_program import NOTES
 
         _check_options(target)
         content = _content(path)
         with LiteRTSession(content, path, threads) as session:
             check_feeds(session.inputs, feeds, source=f"the feeds for {path.name}")
+            kernels = kernel_times(content, [feeds[i.name] for i in session.inputs], threads)
         apart = loaded(content, path, threads, experimental_disable_delegate_node_fusion=True)
-        return list(layer_records(apart, note(parsed(content, path), NOTES)))
+        return list(layer_records(apart, note(parsed(content, path), NOTES), kernels))
 
 
 class LiteRTSession:

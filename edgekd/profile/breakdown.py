@@ -20,14 +20,16 @@ CATEGORIES: tuple[Category, ...] = (
 #: take values to another precision or layout without computing anything
 _REFORMATS = frozenset({
     "Cast", "Convert", "DequantizeLinear", "FakeQuantize", "QuantizeLinear", "Reorder",
-    "ReorderInput", "ReorderOutput", "Transpose",
+    "ReorderInput", "ReorderOutput", "Transpose", "XNNPACK DEQUANTIZE", "XNNPACK QUANTIZE",
+    "XNNPACK TRANSPOSE",
 })  # fmt: skip
 #: one output value from the values at the same place; Subgraph: several of them as one kernel
 _ELEMENTWISE = frozenset({
     "Add", "BatchNormalization", "Clip", "Div", "Eltwise", "Elu", "Erf", "Exp", "Gelu",
     "HardSigmoid", "HardSwish", "LeakyRelu", "Math", "Max", "Min", "Mul", "Neg", "PRelu", "Pow",
     "QLinearAdd", "QLinearLeakyRelu", "QLinearMul", "QLinearSigmoid", "QuickGelu", "Relu",
-    "Sigmoid", "Sqrt", "Sub", "Subgraph", "Tanh",
+    "Sigmoid", "Sqrt", "Sub", "Subgraph", "Tanh", "XNNPACK ADD", "XNNPACK Clamp (NC)",
+    "XNNPACK LOGISTIC", "XNNPACK MUL", "XNNPACK SUB",
 })  # fmt: skip
 
 

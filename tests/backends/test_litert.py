@@ -91,6 +91,12 @@ def test_a_float_file_computes_the_same(name: str, tmp_path: Path) -> None:
     assert apart < 1e-5 < spread
 
 
+@pytest.fixture(scope="module")
+def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("file")
+    return PHONE.build(convolution_net(quantized=True), TARGET, folder / "net")
+
+
 def flat(b: GraphBuilder, name: str) -> bytes:
     return b.model(b.node("Flatten", [name], "flat"), output_shape=("a", "b"))
 
@@ -215,18 +221,31 @@ def test_a_layer_in_float_says_why(tmp_path: Path) -> None:
 
 
 def test_an_operator_in_float_between_kernels_shows_as_unfused(tmp_path: Path) -> None:
-    path = PHONE.build(sandwich_net("Sigmoid"), TARGET, tmp_path / "net")
+    path = PHONE.build(sandwich_net("Softmax"), TARGET, tmp_path / "net")
     feeds = {INPUT: np.zeros(INPUT_SHAPE, np.float32)}
     layers = PHONE.layers(path, TARGET, feeds, threads=1)
     counted = count_kernels(layers)
     assert (counted.int8, counted.unfused) == (2, 2)
-    assert [x.precision for x in layers if "LOGISTIC" in x.op] == ["float32"]
+    assert [x.precision for x in layers if "SOFTMAX" in x.op] == ["float32"]
 
 
-@pytest.fixture(scope="module")
-def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("file")
-    return PHONE.build(convolution_net(quantized=True), TARGET, folder / "net")
+def test_layers_have_times(built: Path) -> None:
+    feeds = {INPUT: np.ones(INPUT_SHAPE, np.float32)}
+    layers = PHONE.layers(built, TARGET, feeds, threads=1)
+    times = {x.name: x.time_us for x in layers if x.role == "matmul"}
+    assert times["conv"] is not None
+    assert times["conv"] > 0
+    assert times["fc"] is not None
+
+
+def test_without_its_profiler_layers_have_no_times(
+    built: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sys.executable", "/bin/false")
+    feeds = {INPUT: np.ones(INPUT_SHAPE, np.float32)}
+    layers = PHONE.layers(built, TARGET, feeds, threads=1)
+    assert {x.time_us for x in layers} == {None}
+    assert count_kernels(layers).int8 == 2
 
 
 @pytest.mark.parametrize("keep", [0, 3, 40, 2000, -1])
