@@ -41,7 +41,8 @@ def compiled(model: bytes | Path, path: Path) -> bytes:
     """
     try:
         proto = onnx.load_from_string(model) if isinstance(model, bytes) else onnx.load(model)
-        onnx.checker.check_model(proto)
+        # some writers leave out the shapes of outputs, which the checker wants
+        onnx.checker.check_model(onnx.shape_inference.infer_shapes(proto))
         return _written(proto, path)
     except EdgekdError:
         raise

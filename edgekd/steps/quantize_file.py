@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from edgekd.backends._contract import Feeds
+    from edgekd.backends._contract import Feeds, Session
     from edgekd.core.progress import Progress
     from edgekd.core.target import Target
     from edgekd.core.types import KernelCount, Profile
@@ -161,7 +161,7 @@ def quantize_file(
         path: The float ONNX file.
         data: Path of real samples, or the word "random".
         target: An int8 one.
-        out: Where the artifact goes, ending in .onnx.
+        out: Where the artifact goes, ending in .onnx, or in what the runtime calls its own files.
         options: See there.
         rule: How long both files are timed.
         progress: Gets bars and lines.
@@ -317,12 +317,20 @@ def _fitted(
     return quantized, artifact, kernels
 
 
+def _written(made: Made, folder: Path, threads: int) -> Session:
+    """The ONNX file that the artifact was built from, which some runtimes compile."""
+    path = folder / "int8.onnx"
+    path.write_bytes(made.quantized.model)
+    return open_as_written(path, threads=threads)
+
+
 def _ladder(made: Made, options: QuantizeOptions, progress: Progress) -> Ladder:
     plain, sha256 = load_target(_FLOAT_TARGET), sha256_file(made.artifact)
     threads = plain.conditions.threads
     with (
+        tempfile.TemporaryDirectory(prefix="edgekd-written-") as folder,
         BACKENDS.get(plain.backend)().open(made.source, plain, threads=threads) as source,
-        open_as_written(made.artifact, threads=threads) as written,
+        _written(made, Path(folder), threads) as written,
         connected([made.target]) as (device,),
     ):
         axes = class_axes(source.outputs, options.class_axis)

@@ -7,7 +7,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from edgekd.core.errors import UnsupportedError
+from edgekd.backends._runtime import check_runtime
+from edgekd.core.errors import MissingDependencyError, UnsupportedError
 from edgekd.core.progress import Silent
 from edgekd.core.target import load_target
 from edgekd.profile.measure import MeasureRule
@@ -16,6 +17,7 @@ from edgekd.steps.quantize_file import QuantizedFile, QuantizeOptions, quantize_
 from tests.quantize.onnx_graph.graphs import model, node
 
 ORT, OV = load_target("x86-onnxruntime-int8"), load_target("x86-openvino-int8")
+PHONE = load_target("phone-litert-int8")
 QUICK = MeasureRule(percentile=50, min_duration_s=0, max_duration_s=5, block=4)
 OPTIONS = QuantizeOptions(
     samples=64,
@@ -102,8 +104,12 @@ def test_a_converter_that_changes_results_is_caught(
     assert " dB on 'y'" in e.value.got
 
 
-@pytest.mark.parametrize("target", [ORT, OV], ids=lambda t: t.backend)
+@pytest.mark.parametrize("target", [ORT, OV, PHONE], ids=lambda t: t.backend)
 def test_the_runtime_computes_what_the_file_says(target, tmp_path: Path) -> None:
+    try:
+        check_runtime(target)
+    except MissingDependencyError as e:
+        pytest.skip(e.failed)
     weights = {
         "w": RNG.normal(size=(8, 2, 3, 3)).astype(np.float32),
         "v": RNG.normal(size=(5, 8)).astype(np.float32),
