@@ -27,9 +27,11 @@ def constants(model: onnx.ModelProto) -> Constants:
     """
     found: Constants = {i.name: numpy_helper.to_array(i) for i in model.graph.initializer}
     for node in model.graph.node:
-        if all(name in found for name in node.input if name) and len(node.output) == 1:
-            weights = _codes(node, found) if node.op_type == "DequantizeLinear" else None
-            found[node.output[0]] = _folded(model, node, found) if weights is None else weights
+        if not all(name in found for name in node.input if name):
+            continue
+        weights = _codes(node, found) if node.op_type == "DequantizeLinear" else None
+        made = _folded(model, node, found) if weights is None else [weights]
+        found.update(zip(node.output, made, strict=True))
     return found
 
 
@@ -53,7 +55,7 @@ def _codes(node: onnx.NodeProto, found: Constants) -> Weights | None:
     return Weights(centred.astype(np.int8), scale.astype(np.float32), axis)
 
 
-def _folded(model: onnx.ModelProto, node: onnx.NodeProto, found: Constants) -> NDArray[Any]:
+def _folded(model: onnx.ModelProto, node: onnx.NodeProto, found: Constants) -> list[NDArray[Any]]:
     feeds = {name: real(found[name]) for name in node.input if name}
     infos = [
         helper.make_tensor_value_info(
@@ -61,13 +63,16 @@ def _folded(model: onnx.ModelProto, node: onnx.NodeProto, found: Constants) -> N
         )
         for name, value in feeds.items()
     ]
-    out = helper.make_tensor_value_info(node.output[0], onnx.TensorProto.UNDEFINED, None)
+    outs = [
+        helper.make_tensor_value_info(name, onnx.TensorProto.UNDEFINED, None)
+        for name in node.output
+    ]
     single = helper.make_model(
-        helper.make_graph([node], "one", infos, [out]),
+        helper.make_graph([node], "one", infos, outs),
         opset_imports=model.opset_import,
         ir_version=model.ir_version,
     )
-    return np.asarray(ReferenceEvaluator(single).run(None, feeds)[0])
+    return [np.asarray(value) for value in ReferenceEvaluator(single).run(None, feeds)]
 
 
 def real(value: NDArray[Any] | Weights) -> NDArray[Any]:

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
 _DEQUANTIZE = "DequantizeLinear"
-_LETTERS = string.ascii_letters
+_LETTERS = string.ascii_letters + string.digits
 #: attributes that mean nothing where all their entries are this number (ONNX Conv, MaxPool)
 _NEUTRAL = {"dilations": 1, "strides": 1, "pads": 0}
 
@@ -34,10 +34,15 @@ def compact(
     for item in (graph, *graph.node, *graph.input, *graph.output, *graph.initializer):
         del item.metadata_props[:]
         item.ClearField("doc_string")
+    shapes = {i.name: i for i in graph.initializer}
     for node in graph.node:
         _drop_defaults(node, {o.domain: o.version for o in proto.opset_import})
+        if node.op_type == "Reshape" and node.input[1] in shapes:
+            _drop_allowzero(node, shapes[node.input[1]])
         if not keep_node(node):
             node.ClearField("name")
+    for initializer in graph.initializer:
+        _pack_numbers(initializer)
     _shorten(graph, keep_tensor)
 
 
@@ -83,6 +88,31 @@ def _drop_defaults(node: Any, opsets: dict[str, int]) -> None:
             node.attribute.remove(attribute)
 
 
+def _drop_allowzero(node: Any, shape: Any) -> None:
+    """What it says of zeros in a shape means nothing where there are none."""
+    from onnx import numpy_helper
+
+    if numpy_helper.to_array(shape).all():
+        for attribute in [a for a in node.attribute if a.name == "allowzero"]:
+            node.attribute.remove(attribute)
+
+
+def _pack_numbers(initializer: Any) -> None:
+    """Write int64 numbers as varints: a shape then takes a byte or two a dimension, not eight."""
+    from onnx import TensorProto, numpy_helper
+
+    if initializer.data_type != TensorProto.INT64 or not initializer.HasField("raw_data"):
+        return
+    packed = TensorProto(
+        name=initializer.name,
+        data_type=initializer.data_type,
+        dims=initializer.dims,
+        int64_data=numpy_helper.to_array(initializer).ravel().tolist(),
+    )
+    if packed.ByteSize() < initializer.ByteSize():
+        initializer.CopyFrom(packed)
+
+
 def _shorten(graph: Any, keep: Callable[[str], bool]) -> None:
     kept = {item.name for item in (*graph.input, *graph.output)}
     names = [i.name for i in graph.initializer] + [o for n in graph.node for o in n.output]
@@ -97,7 +127,7 @@ def _shorten(graph: Any, keep: Callable[[str], bool]) -> None:
 
 
 def _short_names() -> Iterator[str]:
-    """Letters from a to Z, then pairs from aa to ZZ, and so on."""
+    """Letters from a to Z, digits, then pairs from aa to 99, and so on."""
     for number in count():
         name, rest = "", number
         while not name or rest >= 0:

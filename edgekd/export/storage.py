@@ -32,6 +32,9 @@ if TYPE_CHECKING:
     from edgekd.core.types import Encoding, Scheme, Widths
     from edgekd.numerics.groups import Floats, Granularity
 
+    #: the number that each code stands for, (levels,)
+    Table = NDArray[Any]
+
 Form = Literal["kernel", "storage only"]
 #: stands for a weight whose encoding no integer kernel computes, until `store` replaces it
 DOMAIN, WEIGHT = "edgekd", "Weight"
@@ -40,6 +43,11 @@ CODES = ".codes"
 #: opset and IR version that brought integers of these bits
 NATIVE = {4: (21, 10), 2: (25, 13)}
 _BYTE = 8
+#: layers of no more weights are unpacked together: there the nodes weigh more than what a runtime
+#: needs for a moment to unpack many at once
+_SMALL_LAYER = 1 << 17
+#: zeros of no more bytes are smaller than the node that makes them
+_FEW_ZEROS = 64
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -71,28 +79,53 @@ def store(proto: Any, weights: Mapping[str, Stored]) -> None:
     """
     graph = proto.graph
     made = _Nodes(graph)
+    packed = _packed(graph, weights)
+    made.unpack_together(packed)
     unpacked: dict[str, str] = {}  # a layer that is called twice is stored once
     replaced: dict[str, str] = {}
     for node in list(graph.node):
-        in_float = node.domain == DOMAIN and node.op_type == WEIGHT
-        layer = node.input[0].removesuffix(CODES) if node.input else ""
-        stored = weights.get(layer) if in_float or node.op_type == "DequantizeLinear" else None
-        if stored is None or not (in_float or stored.encoding.bits < _BYTE):
+        layer, in_float = _weight_of(node)
+        if layer not in packed:
             continue
         if layer not in unpacked:
             _take(graph.initializer, node.input[0])
             make = made.floats if in_float else made.integers
-            unpacked[layer] = make(layer + CODES, stored)
+            unpacked[layer] = make(layer, packed[layer][0])
         if in_float:
             replaced[node.output[0]] = unpacked[layer]
             graph.node.remove(node)
         else:
             node.input[0] = unpacked[layer]
+            made.derive_zeros(node)
     for node in graph.node:
         node.input[:] = [replaced.get(name, name) for name in node.input]
     made.prepend()
     for domain in [o for o in proto.opset_import if o.domain == DOMAIN]:
         proto.opset_import.remove(domain)
+
+
+def _weight_of(node: Any) -> tuple[str, bool]:
+    """The layer whose weight a node stands for, or none; and whether in float."""
+    in_float = node.domain == DOMAIN and node.op_type == WEIGHT
+    decodes = in_float or node.op_type == "DequantizeLinear"
+    return node.input[0].removesuffix(CODES) if decodes else "", in_float
+
+
+def _packed(graph: Any, weights: Mapping[str, Stored]) -> dict[str, tuple[Stored, Table | None]]:
+    """The weights that `store` rewrites and what their codes are looked up in, by layer."""
+    found: dict[str, tuple[Stored, Table | None]] = {}
+    for node in graph.node:
+        layer, in_float = _weight_of(node)
+        stored = weights.get(layer)
+        if stored is None or not (in_float or stored.encoding.bits < _BYTE):
+            continue
+        if in_float:
+            found[layer] = stored, None if stored.native else levels(stored.encoding)
+        else:
+            integers = integer_levels(stored.encoding)
+            assert integers is not None  # otherwise torch was given a WEIGHT node
+            found[layer] = stored, integers[0]
+    return found
 
 
 def is_native(encoding: Encoding, scheme: Scheme) -> bool:
@@ -133,11 +166,55 @@ def _take(initializers: Any, name: str) -> None:
 
 @dataclass(slots=True)
 class _Nodes:
-    """Nodes and constants in front of a graph; equal constants are stored once."""
+    """Nodes and constants in front of a graph; equal constants are stored once.
+
+    Attributes:
+        together: Layer -> its values, flat, where they are looked up with those of others.
+    """
 
     graph: Any
     nodes: list[Any] = field(default_factory=list)
     constants: dict[tuple[str, tuple[int, ...], bytes], str] = field(default_factory=dict)
+    together: dict[str, str] = field(default_factory=dict)
+
+    def unpack_together(self, packed: Mapping[str, tuple[Stored, Table | None]]) -> None:
+        """Look up the codes of small layers that share width and table in one go."""
+        alike: dict[tuple[int, bytes], list[str]] = {}
+        for layer, (stored, table) in packed.items():
+            if table is not None and stored.codes.size <= _SMALL_LAYER:
+                alike.setdefault((stored.encoding.bits, table.tobytes()), []).append(layer)
+        for (bits, _), layers in alike.items():
+            table = packed[layers[0]][1]
+            if len(layers) == 1 or table is None:
+                continue
+            flat = [packed[layer][0].codes.reshape(-1) for layer in layers]
+            name = f"*{len(self.together)}{CODES}"
+            values = self._looked_up(np.concatenate(flat), bits, table, name)
+            counts = self.constant(np.array([len(codes) for codes in flat]))
+            parts = self._split(self._reshaped(values, (-1,)), counts, len(layers))
+            self.together |= dict(zip(layers, parts, strict=True))
+
+    def _split(self, values: str, counts: str, parts: int) -> list[str]:
+        from onnx import helper
+
+        made = [f"unpacked_{len(self.nodes)}_{part}" for part in range(parts)]
+        self.nodes.append(helper.make_node("Split", [values, counts], made))
+        return made
+
+    def derive_zeros(self, node: Any) -> None:
+        """Let a runtime make the zero points of many channels when it loads the file."""
+        from onnx import helper, numpy_helper
+
+        stored = next((i for i in self.graph.initializer if i.name in node.input[2:]), None)
+        if stored is None:
+            return
+        zeros = numpy_helper.to_array(stored)
+        if zeros.any() or zeros.nbytes <= _FEW_ZEROS:
+            return
+        self.graph.initializer.remove(stored)
+        value = helper.make_tensor("", stored.data_type, [1], [0])
+        shape = self.constant(np.array(zeros.shape))
+        node.input[2] = self.node("ConstantOfShape", shape, value=value)
 
     def prepend(self) -> None:
         """Put the nodes before those of the graph, which need their outputs."""
@@ -145,23 +222,22 @@ class _Nodes:
         del self.graph.node[:]
         self.graph.node.extend(self.nodes)
 
-    def integers(self, name: str, stored: Stored) -> str:
-        """The int8 tensor in the weight's shape; `name` is for its packed codes."""
+    def integers(self, layer: str, stored: Stored) -> str:
+        """The int8 tensor in the weight's shape."""
         found = integer_levels(stored.encoding)
         assert found is not None  # otherwise torch was given a WEIGHT node
-        flat = self._looked_up(stored.codes, stored.encoding.bits, found[0], name)
-        return self._reshaped(flat, stored.codes.shape)
+        return self._reshaped(self._values(layer, stored, found[0]), stored.codes.shape)
 
-    def floats(self, name: str, stored: Stored) -> str:
+    def floats(self, layer: str, stored: Stored) -> str:
         """The float32 tensor ``(levels[code] - zero_point) * scale + offset``."""
         codes, encoding = stored.codes, stored.encoding
         shape, groups = _aligned(codes.shape, encoding.granularity)
         missing = int(np.prod(shape)) - codes.size
         if stored.native and isinstance(encoding, Affine):
             whole = np.pad(codes.reshape(-1), (0, missing)).reshape(shape)
-            values = self._dequantized(whole, encoding, groups, name)
+            values = self._dequantized(whole, encoding, groups, layer + CODES)
         else:
-            values = self._scaled(stored, shape, groups, name)
+            values = self._scaled(stored, shape, groups, layer)
         if encoding.offset is not None:
             values = self.node("Add", values, self.constant(encoding.offset.reshape(groups)))
         if missing:
@@ -169,11 +245,11 @@ class _Nodes:
         return self._reshaped(values, codes.shape)
 
     def _scaled(
-        self, stored: Stored, shape: tuple[int, ...], groups: tuple[int, ...], name: str
+        self, stored: Stored, shape: tuple[int, ...], groups: tuple[int, ...], layer: str
     ) -> str:
         """``(levels[code] - zero_point) * scale`` of packed codes, in `shape`."""
         codes, encoding = stored.codes, stored.encoding
-        values = self._looked_up(codes, encoding.bits, levels(encoding), name)
+        values = self._values(layer, stored, levels(encoding))
         missing = int(np.prod(shape)) - codes.size
         if missing:
             flat = self._reshaped(values, (-1,))
@@ -209,9 +285,13 @@ class _Nodes:
         self.graph.initializer.append(stored)
         return name
 
-    def _looked_up(
-        self, codes: NDArray[np.integer], bits: int, table: NDArray[Any], name: str
-    ) -> str:
+    def _values(self, layer: str, stored: Stored, table: Table) -> str:
+        """``table[code]`` of a layer's codes, flat."""
+        if layer in self.together:
+            return self.together[layer]
+        return self._looked_up(stored.codes, stored.encoding.bits, table, layer + CODES)
+
+    def _looked_up(self, codes: NDArray[np.integer], bits: int, table: Table, name: str) -> str:
         """``table[code]`` of packed codes, flat."""
         width = field_bits(bits)
         packed = self.constant(pack(codes, bits)[:, :, None], name)

@@ -50,6 +50,19 @@ def test_codes_that_int8_kernels_do_not_take_are_decoded(
     assert found.tolist() == (codes.astype(float) * 0.5).tolist()
 
 
+def test_a_node_may_make_several_constants() -> None:
+    stored = [
+        numpy_helper.from_array(np.arange(5, dtype=np.int8), "all"),
+        numpy_helper.from_array(np.array([2, 3]), "counts"),
+    ]
+    made = [helper.make_tensor_value_info(x, TensorProto.INT8, None) for x in ("few", "rest")]
+    split = helper.make_node("Split", ["all", "counts"], ["few", "rest"])
+    graph = helper.make_graph([split], "two", [], made, stored)
+    found = constants(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)]))
+    assert real(found["few"]).tolist() == [0, 1]
+    assert real(found["rest"]).tolist() == [2, 3, 4]
+
+
 def test_blocks_are_decoded() -> None:
     scale = np.array([[0.5, 0.25]], np.float32)
     found = decoded(np.full((1, 4), 4, np.int8), scale, None, axis=1, block_size=2)

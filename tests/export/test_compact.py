@@ -12,12 +12,17 @@ import torch
 from onnx import TensorProto, helper, numpy_helper
 from torch import nn
 
+from edgekd.core.target import load_target
 from edgekd.core.types import PerBlock, PerChannel, PerTensor, Scheme
+from edgekd.export import storage
 from edgekd.export.compact import _short_names, compact
 from edgekd.export.onnx_file import quantized_model
 from edgekd.numerics.encoding import stored_bytes
 from edgekd.quantize.convert import QuantizationAware
 from edgekd.quantize.settings import QuantizeSettings
+from edgekd.students._build import build_seeded
+from edgekd.students._contract import NetSpec
+from edgekd.students.convnet import ConvNet
 from tests.export.test_storage import codebook, symmetric, with_offset
 
 if TYPE_CHECKING:
@@ -29,9 +34,10 @@ ROWS = PerChannel(axis=0)
 
 
 def test_short_names_are_short_and_unique() -> None:
-    names = list(islice(_short_names(), 3000))
+    names = list(islice(_short_names(), 5000))
     assert names[:2] == ["a", "b"]
-    assert names[51:54] == ["Z", "aa", "ba"]
+    assert names[51:53] == ["Z", "0"]
+    assert names[61:64] == ["9", "aa", "ba"]
     assert len(set(names)) == len(names)
     assert max(map(len, names)) == 3
 
@@ -106,3 +112,69 @@ def test_the_file_is_as_small_as_its_bits_say(
     assert sum(w.size for w in weights.values()) > 100_000
     size = len(quantized_model(student, SCHEME, (800,), batch_size=1))
     assert stored < size < 1.03 * stored + 2048
+
+
+IMAGE = (3, 32, 32)
+
+
+def smallest(scheme: Scheme) -> QuantizedStudent:
+    """The paper's smallest student at 2 bits: six layers, of which one has most weights."""
+    family = ConvNet(stages=((25, 10), (10, 5)), kernel=5, hidden=(300,))
+    settings = QuantizeSettings(weights={"name": "minmax", "bits": 2}, restore_statistics=False)  # type: ignore[arg-type]
+    inputs = np.random.default_rng(0).normal(0, 1, (4, *IMAGE)).astype(np.float32)
+    net = build_seeded(family, NetSpec(IMAGE, 10), 0).eval()
+    return QuantizationAware(net, settings, scheme, inputs, learned=False, seed=0).freeze()
+
+
+@pytest.mark.parametrize(
+    ("name", "rest"),
+    # ONNX Runtime wants a node and a product of scales more for each bias
+    [("x86-onnxruntime-int8", 2048 + 400), ("x86-openvino-int8", 2048 + 20)],
+)
+def test_a_small_convolution_net_takes_little_beside_its_numbers(name: str, rest: int) -> None:
+    scheme = load_target(name).scheme
+    assert scheme is not None
+    student = smallest(scheme)
+    layers = {path: student.graph.get_submodule(path) for path in student.weights}
+    weights = sum(stored_bytes(x.weight.numel(), student.weights[p]) for p, x in layers.items())  # type: ignore[union-attr, operator]
+    biases = sum(4 * x.bias.numel() for x in layers.values())  # type: ignore[union-attr, operator]
+    model = quantized_model(student, scheme, IMAGE, batch_size=1)
+    assert len(model) <= 1.03 * (weights + biases) + rest
+    names = {n.name for n in onnx.load_from_string(model).graph.node}
+    assert names >= set(layers)
+
+
+def test_small_layers_are_unpacked_together_and_large_ones_alone(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    from onnx.reference import ReferenceEvaluator
+
+    student = perceptron(8)
+    layers = {path: student.graph.get_submodule(path) for path in student.weights}
+    few = {p: symmetric(x.weight.detach().numpy(), 2, ROWS) for p, x in layers.items()}  # type: ignore[union-attr, operator]
+    inputs = {"input": np.random.default_rng(1).normal(0, 1, (1, 800)).astype(np.float32)}
+    found = []
+    for limit, unpacked in ((1 << 17, 1), (100_000, 2)):  # one layer has 104,000 weights
+        monkeypatch.setattr(storage, "_SMALL_LAYER", limit)
+        model = quantized_model(replace(student, weights=few), SCHEME, (800,), batch_size=1)
+        proto = onnx.load_from_string(model)
+        assert sum(n.op_type == "Gather" for n in proto.graph.node) == unpacked
+        found.append(ReferenceEvaluator(proto).run(None, inputs)[0])
+    assert np.array_equal(found[0], found[1])
+
+
+def test_shapes_are_written_in_few_bytes() -> None:
+    graph = helper.make_graph(
+        [helper.make_node("Reshape", ["input", "shape"], ["logits"], allowzero=1)],
+        "net",
+        [helper.make_tensor_value_info("input", TensorProto.FLOAT, (4, 6))],
+        [helper.make_tensor_value_info("logits", TensorProto.FLOAT, (2, 12))],
+        [numpy_helper.from_array(np.array([2, 12]), "shape")],
+    )
+    proto = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)])
+    compact(proto, keep_node=lambda _: False, keep_tensor=lambda _: False)
+    (shape,) = proto.graph.initializer
+    assert (list(shape.int64_data), shape.HasField("raw_data")) == ([2, 12], False)
+    assert numpy_helper.to_array(shape).dtype == np.int64
+    assert not proto.graph.node[0].attribute  # there is no zero to allow
+    onnx.checker.check_model(proto, full_check=True)
