@@ -6,11 +6,13 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from edgekd.quantize.straight_through import CutOutside
+
 if TYPE_CHECKING:
     from torch import Tensor
 
 
-class _FakeCodebook(torch.autograd.Function):
+class _FakeCodebook(CutOutside):
     """Points shared by all values, a scale for each."""
 
     @staticmethod
@@ -22,17 +24,8 @@ class _FakeCodebook(torch.autograd.Function):
         d_scale = None
         if ctx.needs_input_grad[1]:
             d_scale = torch.where(inside, nearest - steps, nearest)
-        ctx.save_for_backward(inside, d_scale)
-        ctx.scale_shape = scale.shape
+        _FakeCodebook.keep(ctx, inside, d_scale, scale)
         return nearest * scale
-
-    @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        inside, d_scale = ctx.saved_tensors
-        grad_scale = None
-        if d_scale is not None:
-            grad_scale = (grad * d_scale).sum_to_size(ctx.scale_shape)
-        return grad * inside, grad_scale, None, None
 
 
 def fake_codebook(value: Tensor, scale: Tensor, points: Tensor) -> Tensor:

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from edgekd.core.types import Affine, PerTensor
+from edgekd.quantize.straight_through import CutOutside
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -60,7 +61,7 @@ class _FakePerTensor(torch.autograd.Function):
         return passed, grad_scale, grad_zero, None, None
 
 
-class _FakeAligned(torch.autograd.Function):
+class _FakeAligned(CutOutside):
     """Many scales, lined up with the value: weights."""
 
     @staticmethod
@@ -74,17 +75,8 @@ class _FakeAligned(torch.autograd.Function):
         # inside the range a value is at most half a step from its code; beyond, it was cut
         inside = error.abs() <= 0.5
         d_scale = torch.where(inside, error, codes) if ctx.needs_input_grad[1] else None
-        ctx.save_for_backward(inside, d_scale)
-        ctx.scale_shape = scale.shape
+        _FakeAligned.keep(ctx, inside, d_scale, scale)
         return codes * scale
-
-    @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        inside, d_scale = ctx.saved_tensors
-        grad_scale = None
-        if d_scale is not None:
-            grad_scale = (grad * d_scale).sum_to_size(ctx.scale_shape)
-        return grad * inside, grad_scale, None, None, None
 
 
 def _inner(a: Tensor, b: Tensor) -> Tensor:
