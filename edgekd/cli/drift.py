@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from edgekd.cli._options import DEFAULT_TARGET, AsJson, Inputs, Shape
+
 if TYPE_CHECKING:
     from rich.table import Table
 
     from edgekd.profile.drift import Drift, Side
-
-_DEFAULT_TARGET = "x86-onnxruntime-fp32"
 
 
 def drift(
@@ -23,14 +23,9 @@ def drift(
     ],
     target: Annotated[
         str, typer.Option(help="Backend, options and conditions for both.")
-    ] = _DEFAULT_TARGET,
-    shape: Annotated[
-        list[str] | None,
-        typer.Option(metavar="NAME=1x3x320x320", help="Size of an input that is left open."),
-    ] = None,
-    inputs: Annotated[
-        Path | None, typer.Option(help="Your own inputs, an .npz; random ones without.")
-    ] = None,
+    ] = DEFAULT_TARGET,
+    shape: Shape = None,
+    inputs: Inputs = None,
     rounds: Annotated[int, typer.Option(min=1, max=100, help="Turns of each environment.")] = 5,
     duration: Annotated[float, typer.Option(help="Timed seconds of each turn, at least.")] = 0.5,
     max_slowdown: Annotated[
@@ -40,7 +35,7 @@ def drift(
         float | None,
         typer.Option(help="Fail where an output moved by more, as a share of its spread."),
     ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of tables.")] = False,
+    as_json: AsJson = False,
 ) -> int:
     """Compare what one file gives, how fast and in which kernels, in two Python environments."""
     import json

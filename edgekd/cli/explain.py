@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from edgekd.cli._options import DEFAULT_TARGET, AsJson, Inputs, MaxDuration, MinDuration, Shape
+
 if TYPE_CHECKING:
     from rich.table import Table
     from rich.text import Text
@@ -14,7 +16,6 @@ if TYPE_CHECKING:
     from edgekd.core.target import Target
     from edgekd.profile.explain import Explanation
 
-_DEFAULT_TARGET = "x86-onnxruntime-fp32"
 _MOST_PAIRS = 10
 
 
@@ -27,19 +28,14 @@ def explain(
     target: Annotated[
         list[str] | None,
         typer.Option(
-            help=f"Where to run both; given twice, where to run each. Default: {_DEFAULT_TARGET}."
+            help=f"Where to run both; given twice, where to run each. Default: {DEFAULT_TARGET}."
         ),
     ] = None,
-    shape: Annotated[
-        list[str] | None,
-        typer.Option(metavar="NAME=1x3x320x320", help="Size of an input that is left open."),
-    ] = None,
-    inputs: Annotated[
-        Path | None, typer.Option(help="Your own inputs, an .npz; random ones without.")
-    ] = None,
-    min_duration: Annotated[float, typer.Option(help="Timed seconds of each, at least.")] = 1.0,
-    max_duration: Annotated[float, typer.Option(help="Timed seconds of each, at most.")] = 60.0,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of tables.")] = False,
+    shape: Shape = None,
+    inputs: Inputs = None,
+    min_duration: MinDuration = 1.0,
+    max_duration: MaxDuration = 60.0,
+    as_json: AsJson = False,
 ) -> None:
     """Say where the time of two models goes, what stayed in float and why, and what to change."""
     import json
@@ -93,7 +89,7 @@ def what_runs_where(
             got=f"{files} and {len(targets)} --target",
             todo="see `edgekd explain --help`",
         )
-    loaded = [load_target(name) for name in targets or [_DEFAULT_TARGET]]
+    loaded = [load_target(name) for name in targets or [DEFAULT_TARGET]]
     return (first, loaded[0]), (second or first, loaded[-1])
 
 

@@ -8,37 +8,28 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from edgekd.cli._options import DEFAULT_TARGET, AsJson, Inputs, MaxDuration, MinDuration, Shape
+
 if TYPE_CHECKING:
     from rich.console import Group
 
     from edgekd.profile.file import FileProfile
     from edgekd.profile.sustained import Sustained
 
-_DEFAULT_TARGET = "x86-onnxruntime-fp32"
-
 
 def profile(
     model: Annotated[Path, typer.Argument(help="An ONNX file, from edgekd or from anywhere.")],
     target: Annotated[
         list[str] | None,
-        typer.Option(help=f"Where to run it; may be repeated. Default: {_DEFAULT_TARGET}."),
+        typer.Option(help=f"Where to run it; may be repeated. Default: {DEFAULT_TARGET}."),
     ] = None,
-    shape: Annotated[
-        list[str] | None,
-        typer.Option(metavar="NAME=1x3x320x320", help="Size of an input that is left open."),
-    ] = None,
-    inputs: Annotated[
-        Path | None, typer.Option(help="Your own inputs, an .npz; random ones without.")
-    ] = None,
+    shape: Shape = None,
+    inputs: Inputs = None,
     percentile: Annotated[
         int, typer.Option(help="Highest percentile to certify: 90 needs 64 runs, 99 needs 662.")
     ] = 99,
-    min_duration: Annotated[
-        float, typer.Option(help="Timed seconds on each target, at least.")
-    ] = 1.0,
-    max_duration: Annotated[
-        float, typer.Option(help="Timed seconds on each target, at most.")
-    ] = 60.0,
+    min_duration: MinDuration = 1.0,
+    max_duration: MaxDuration = 60.0,
     sustained: Annotated[
         float,
         typer.Option(
@@ -54,7 +45,7 @@ def profile(
         Path | None,
         typer.Option(metavar="FOLDER", help="Add the profiles to this shelf, for good."),
     ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of tables.")] = False,
+    as_json: AsJson = False,
 ) -> None:
     """Time an ONNX file, weigh it, and count the kernels that it really runs in."""
     import json
@@ -82,7 +73,7 @@ def profile(
         },
         source="the command line",
     )
-    names = list(dict.fromkeys(target or [_DEFAULT_TARGET]))
+    names = list(dict.fromkeys(target or [DEFAULT_TARGET]))
     with RichProgress() as progress:
         found = profile_file(
             model,
