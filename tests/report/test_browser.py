@@ -18,7 +18,8 @@ CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or ""
 PHONE_PX = 390
 #: goes into the test's own copy of the page; the product has no script
 PROBE = """<script>
-addEventListener("load", () => {
+// a little after the load: the browser lists what was asked for in a task of its own
+addEventListener("load", () => setTimeout(() => {
   const root = document.documentElement;
   const own = el => el.closest(".scroll, pre, svg, summary");
   const wide = [...document.querySelectorAll("main, main *")].filter(
@@ -31,7 +32,7 @@ addEventListener("load", () => {
     clipped: wide.map(el => el.outerHTML.slice(0, 90)),
     outside: outside.map(el => el.textContent),
     requests: performance.getEntriesByType("resource").map(entry => entry.name)});
-});
+}, 200));
 </script>"""
 WIDE = '<img src="http://127.0.0.1:59999/nowhere.png" alt=""><p style="width:700px">wide</p>'
 
@@ -57,7 +58,7 @@ def phone(
             CHROMIUM, "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic",
             "--no-first-run", "--disable-background-networking", "--disable-component-update",
             "--disable-sync", "--hide-scrollbars", f"--user-data-dir={folder / 'profile'}",
-            "--window-size=1300,1000", "--dump-dom", file.as_uri(),
+            "--window-size=1300,1000", "--virtual-time-budget=2000", "--dump-dom", file.as_uri(),
         ],
         capture_output=True, text=True, timeout=120, check=True,
     )  # fmt: skip
