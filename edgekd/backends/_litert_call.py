@@ -48,11 +48,7 @@ class Ahead:
 
 
 class Source:
-    """The file: its nodes, its constants and who reads what.
-
-    Raises:
-        UnsupportedError: A grid is not one of int8 or uint8 codes.
-    """
+    """The file: its nodes, its constants and who reads what."""
 
     def __init__(self, model: onnx.ModelProto, path: Path, found: Constants) -> None:
         self.path, self.constants = path, found

@@ -35,13 +35,19 @@ def parsed(content: bytes, path: Path) -> Any:
         raise _damaged(path, f"{len(content)} bytes that do not hold all of it") from e
 
 
-def note(model: Any, name: str) -> dict[str, str]:
-    """What edgekd wrote down under a name when it built the file; empty for other files."""
+def note(model: Any, name: str, path: Path) -> dict[str, str]:
+    """What edgekd wrote down under a name when it built the file; empty for other files.
+
+    Raises:
+        DataError: It cannot be read.
+    """
     for entry in model.metadata or ():
         if entry.name == name.encode():
-            data = model.buffers[entry.buffer].data
-            found = json.loads(bytes(data))
-            return {str(key): str(value) for key, value in found.items()}
+            try:
+                found = json.loads(bytes(model.buffers[entry.buffer].data))
+                return {str(key): str(value) for key, value in found.items()}
+            except (AttributeError, IndexError, TypeError, ValueError) as e:
+                raise _damaged(path, "notes that cannot be read") from e
     return {}
 
 

@@ -72,8 +72,8 @@ def product(call: Call, *, transposed: bool) -> Value:
     input by itself and multiplies in int8.
     """
     x, weights, ahead = call.value(0), call.weights(1), call.ahead()
-    if weights_rank(weights) != 2:
-        raise call.refused("weights of rank 2", f"rank {weights_rank(weights)}")
+    if _rank(weights) != 2:
+        raise call.refused("weights of rank 2", f"rank {_rank(weights)}")
     bits = None
     if x.grid is not None and isinstance(weights, Weights):
         bits = _int8(weights if transposed else weights.transposed(), 0)
@@ -207,8 +207,7 @@ class _Window:
         return writer.operator("PADV2", [source, pads, value], out, "PadV2Options")
 
 
-def weights_rank(weights: NDArray[Any] | Weights) -> int:
-    """Number of axes."""
+def _rank(weights: NDArray[Any] | Weights) -> int:
     return weights.codes.ndim if isinstance(weights, Weights) else weights.ndim
 
 

@@ -81,7 +81,7 @@ class LiteRT:
             check_feeds(session.inputs, feeds, source=f"the feeds for {path.name}")
             kernels = kernel_times(content, [feeds[i.name] for i in session.inputs], threads)
         apart = loaded(content, path, threads, experimental_disable_delegate_node_fusion=True)
-        return list(layer_records(apart, note(parsed(content, path), NOTES), kernels))
+        return list(layer_records(apart, note(parsed(content, path), NOTES, path), kernels))
 
 
 class LiteRTSession:

@@ -277,6 +277,17 @@ def test_a_flipped_bit_never_ends_the_process(built: Path, tmp_path: Path) -> No
     assert refused > 10
 
 
+def test_damaged_notes_are_refused(tmp_path: Path) -> None:
+    model = convolution_net(quantized=True, conv_output_grid=False)
+    path = PHONE.build(model, TARGET, tmp_path / "net")
+    content = path.read_bytes()
+    assert content.count(b"{}") == 1
+    path.write_bytes(content.replace(b"{}", b"[]"))
+    feeds = {INPUT: np.zeros(INPUT_SHAPE, np.float32)}
+    with pytest.raises(DataError, match="no whole LiteRT file"):
+        PHONE.layers(path, TARGET, feeds, threads=1)
+
+
 def one(op: str, **attributes: object) -> bytes:
     b = GraphBuilder()
     return flat(b, b.node("GlobalAveragePool", [b.node(op, [INPUT], "x", **attributes)], "pool"))
