@@ -72,7 +72,7 @@ BITS = (2, 32, 4, 8)
 EPOCHS = {2: 4, 4: 2, 8: 1}
 #: passes over the data in which only points are trained
 DQ_EPOCHS = {2: 2, 4: 1}
-RESNET_EPOCHS = {4: 1, 2: 3}
+RESNET_EPOCHS = {4: 1, 2: 10}
 
 
 @dataclass(frozen=True)
