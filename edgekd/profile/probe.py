@@ -254,7 +254,7 @@ def judge_stored(layers: Sequence[LayerRecord]) -> tuple[Verdict, str]:
     if first.precision == "int4" or first.op == "MatMulNBits":
         return "int4 kernel", f"{first.op}, computed in {first.precision}"
     if all(layer.precision == "int8" for layer in matmuls):
-        return "int8 kernel", f"{first.op}; unpacked when the file is loaded"
+        return "int8 kernel", f"{first.op}; unpacked before any inference"
     decoded = any(layer.op == "DequantizeLinear" for layer in layers)
     when = "; decoded at every inference" if decoded else ""
     return "storage only", f"{first.op} in {first.precision}{when}"

@@ -87,7 +87,7 @@ def layer(op: str, role: str = "matmul", precision: str = "int8", reason: str = 
          "storage only", "MatMul in float32"),
         ("matmul", 4, [layer("DequantizeLinear", "other"), layer("MatMul", precision="float32")],
          "storage only", "MatMul in float32; decoded at every inference"),
-        ("matmul", 4, [layer("QGemm")], "int8 kernel", "QGemm; unpacked when the file is loaded"),
+        ("matmul", 4, [layer("QGemm")], "int8 kernel", "QGemm; unpacked before any inference"),
         ("matmul", 4, [layer("Reorder", "other")],
          "float kernel", "no node of its own; what ran: Reorder"),
         ("max pool", 32, [layer("MaxPool", "other", "float32")], "float kernel", ""),
