@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import subprocess
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -35,7 +36,13 @@ class Tree:
         return path.relative_to(self.root).as_posix()
 
     def parse(self, path: Path) -> ast.Module:
-        return ast.parse(path.read_text(encoding="utf-8"), filename=str(path))
+        return _parsed(path)
+
+
+@cache
+def _parsed(path: Path) -> ast.Module:
+    """Once for all tests: nobody changes what comes out."""
+    return ast.parse(path.read_text(encoding="utf-8"), filename=str(path))
 
 
 @pytest.fixture(scope="session")

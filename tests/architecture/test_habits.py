@@ -40,12 +40,13 @@ def forgotten_prefixes(module: ast.Module) -> list[int]:
     return [
         part.lineno
         for node in ast.walk(module)
-        if isinstance(node, ast.Raise | ast.Assert) and ".format(" not in ast.unparse(node)
+        if isinstance(node, ast.Raise | ast.Assert)
         for part in ast.walk(node)
         if isinstance(part, ast.Constant)
         and isinstance(part.value, str)
         and PLACEHOLDER.search(part.value)
         and id(part) not in formatted
+        and ".format(" not in ast.unparse(node)
     ]
 
 

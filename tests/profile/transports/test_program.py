@@ -34,7 +34,7 @@ from tests.profile.transports.test_agent import root, workers
 
 BY_HAND = Path(__file__).parents[2] / "data" / "trtexec_by_hand"
 JETSON = load_target("jetson-orin-tensorrt-int8")
-RULE = MeasureRule(percentile=90, min_duration_s=0)
+RULE = MeasureRule(percentile=90, min_duration_s=0, block=32)
 #: keeps what it was called with; answers with reports written by hand, and with as many times of
 #: a microsecond as it was asked for
 STAND_IN = """#!{python}
@@ -85,7 +85,7 @@ def stand_in(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Make:
 def load(tmp_path: Path) -> Load:
     path = tmp_path / "net.onnx"
     path.write_bytes(convolution_net(quantized=True, codes="int8", integer_bias=False))
-    return load_on(path, JETSON, count=2)
+    return load_on(path, JETSON, count=1)
 
 
 def agent(folder: Path, **changes: Any) -> RemoteDevice:
@@ -113,7 +113,7 @@ def test_one_engine_is_built_there_for_all_questions(
     assert profile.conditions.warm_up == "by trtexec, 200 ms before each of its calls"
     assert profile.environment["versions"]["trtexec"] == "10.3.0"
     assert count_kernels(layers).int8 == 2
-    assert [list(one) for one in outputs] == [["logits"]] * 2
+    assert [list(one) for one in outputs] == [["logits"]]
     np.testing.assert_allclose(outputs[0]["logits"], [[0.25, -1.5, 3, 1e-05, 0]])
     (build, at_build), *rest = calls(log)
     assert "--stronglyTyped" in build
@@ -122,7 +122,7 @@ def test_one_engine_is_built_there_for_all_questions(
     assert all(f"--loadInputs={INPUT}:input-0.bin" in words for words, _ in rest)
     fed = load.feeds[0][INPUT].nbytes
     assert all(["input-0.bin", fed] in here for _, here in rest)
-    assert sum("--exportTimes=times.json" in words for words, _ in rest) >= 5, "in turns"
+    assert sum("--exportTimes=times.json" in words for words, _ in rest) >= 3, "in turns"
 
 
 @pytest.mark.slow  # a process there for every call
