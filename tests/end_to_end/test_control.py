@@ -39,6 +39,7 @@ def test_few_bits_have_a_control_arm(compress_vectors: Compress) -> None:
     assert "quantized_control" not in [arm.name for arm in whole.report.arms]
 
 
+@pytest.mark.slow
 def test_distillation_that_hurts_is_stopped_and_its_control_kept(
     compress_vectors: Compress,
 ) -> None:
@@ -59,6 +60,7 @@ def test_distillation_that_hurts_is_stopped_and_its_control_kept(
     assert "stopped after epoch 2" in html.render(run.report)
 
 
+@pytest.mark.slow
 def test_temperature_and_weight_are_tried_at_the_bits_and_flips_are_frozen(
     compress_vectors: Compress,
 ) -> None:

@@ -53,6 +53,7 @@ def test_post_training_alone(compress_vectors: Compress) -> None:
     assert not any(name.startswith("quantized_distillation") for name in run.stages())
 
 
+@pytest.mark.slow
 def test_weights_have_seven_bits_where_the_cpu_would_overflow(
     vectors: Path, compress_vectors: Compress
 ) -> None:

@@ -84,6 +84,7 @@ def grown(path: Path) -> Callable[[], bool]:
     return lambda: path.exists() and path.stat().st_size > before
 
 
+@pytest.mark.slow
 def test_a_training_is_interrupted_continued_and_ends_the_same(
     write_recipe: Write, edgekd: Command, tmp_path: Path
 ) -> None:
