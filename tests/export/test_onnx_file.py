@@ -3,6 +3,7 @@ from __future__ import annotations
 import tempfile
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -72,6 +73,17 @@ def test_every_quantizer_reaches_the_file(name: str, bits: int) -> None:
     assert difference.mean() < 0.01 * expected.std()  # as above
 
 
+def assert_same_in_runtime(backend: Any, target: Any, model: bytes, student: Any) -> None:
+    inputs = samples(8, seed=5)
+    with tempfile.TemporaryDirectory() as folder:
+        path = backend.build(model, target, Path(folder) / "student")
+        with backend.open(path, target, threads=1) as session:
+            (found,) = session.run({"input": inputs}).values()
+    with torch.no_grad():
+        expected = simulate(student)(torch.from_numpy(inputs)).numpy()
+    assert np.abs(found - expected).mean() < 0.02 * expected.std()
+
+
 @pytest.mark.parametrize("name", NETS)
 def test_openvino_never_overflows_on_weights_held_to_seven_bits(name: str) -> None:
     from edgekd.backends.openvino import OpenVino
@@ -82,15 +94,7 @@ def test_openvino_never_overflows_on_weights_held_to_seven_bits(name: str) -> No
     weights = {"name": "minmax", "bits": target.scheme.weight_bits}
     student = aware(trained_looking(name), weights=weights, restore_statistics=False).freeze()
     model = quantized_model(student, target.scheme, INPUT_SHAPE, batch_size=8)
-    inputs = samples(8, seed=5)
-    backend = OpenVino()
-    with tempfile.TemporaryDirectory() as folder:
-        path = backend.build(model, target, Path(folder) / "student")
-        with backend.open(path, target, threads=1) as session:
-            (found,) = session.run({"input": inputs}).values()
-    with torch.no_grad():
-        expected = simulate(student)(torch.from_numpy(inputs)).numpy()
-    assert np.abs(found - expected).mean() < 0.02 * expected.std()
+    assert_same_in_runtime(OpenVino(), target, model, student)
 
 
 @pytest.mark.parametrize("name", NETS)
@@ -111,15 +115,7 @@ def test_the_shipped_target_never_overflows(name: str) -> None:
         if n.op_type == "DequantizeLinear" and n.input[0] in stored and len(n.input) > 2
     ]
     assert len(set(zero_points)) == len(zero_points)
-    inputs = samples(8, seed=5)
-    backend = OnnxRuntime()
-    with tempfile.TemporaryDirectory() as folder:
-        path = backend.build(model, target, Path(folder) / "student")
-        with backend.open(path, target, threads=1) as session:
-            (found,) = session.run({"input": inputs}).values()
-    with torch.no_grad():
-        expected = simulate(student)(torch.from_numpy(inputs)).numpy()
-    assert np.abs(found - expected).mean() < 0.02 * expected.std()
+    assert_same_in_runtime(OnnxRuntime(), target, model, student)
 
 
 @pytest.mark.parametrize("activation_bits", [8, "float"])
