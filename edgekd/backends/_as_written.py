@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import onnxruntime
 
-from edgekd.backends._onnx_file import check
+from edgekd.backends._onnx.file import check
 from edgekd.backends.onnxruntime import OnnxRuntimeSession, load, provider, session_options
 from edgekd.core.target import load_target
 

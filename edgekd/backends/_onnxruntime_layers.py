@@ -11,7 +11,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import onnx
 
-from edgekd.backends._qdq import FLOAT_MATMULS, INT8_MATMULS, LAYOUT_OPS, MATMULS, QDQ, FileGraph
+from edgekd.backends._onnx.qdq import (
+    FLOAT_MATMULS,
+    INT8_MATMULS,
+    LAYOUT_OPS,
+    MATMULS,
+    QDQ,
+    FileGraph,
+)
 from edgekd.backends.onnxruntime import OnnxRuntimeSession, load, provider, session_options
 from edgekd.core.types import LayerRecord
 

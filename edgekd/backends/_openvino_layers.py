@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import onnx
 
-from edgekd.backends._onnx_file import check
-from edgekd.backends._qdq import FileGraph
+from edgekd.backends._onnx.file import check
+from edgekd.backends._onnx.qdq import FileGraph
 from edgekd.backends.openvino import OpenVinoSession, compiled, device, properties
 from edgekd.core.types import LayerRecord
 

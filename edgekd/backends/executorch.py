@@ -12,7 +12,7 @@ from executorch.version import __version__
 
 from edgekd.backends._contract import BACKENDS
 from edgekd.backends._feeds import check_feeds
-from edgekd.backends._onnx_file import check, check_one_file
+from edgekd.backends._onnx.file import check, check_one_file
 from edgekd.backends._refusal import first_line
 from edgekd.core.errors import DataError, RecipeError, UnsupportedError
 from edgekd.core.files import atomic_write
@@ -52,7 +52,7 @@ class ExecuTorch:
 
     def build(self, model: bytes, target: Target, out: Path) -> Path:
         """Write ``<out>.pte``, after the runtime has really loaded it; see the contract."""
-        from edgekd.backends._executorch_program import compiled
+        from edgekd.backends._executorch.program import compiled
 
         _check_options(target)
         path = out.with_name(out.name + SUFFIX)
@@ -154,7 +154,7 @@ def _execute(program: Any, method: Any, tensors: list[Any]) -> Any:
 
 def _program(path: Path) -> bytes:
     if path.suffix != SUFFIX:
-        from edgekd.backends._executorch_program import compiled
+        from edgekd.backends._executorch.program import compiled
 
         check(path)
         return compiled(path, path)

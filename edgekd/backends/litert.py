@@ -10,10 +10,10 @@ from ai_edge_litert.interpreter import Interpreter
 
 from edgekd.backends._contract import BACKENDS
 from edgekd.backends._feeds import check_feeds
-from edgekd.backends._litert_call import RUNTIME
-from edgekd.backends._litert_file import note, parsed
-from edgekd.backends._litert_layers import layer_records
-from edgekd.backends._onnx_file import check, check_one_file
+from edgekd.backends._litert.call import RUNTIME
+from edgekd.backends._litert.file import note, parsed
+from edgekd.backends._litert.layers import layer_records
+from edgekd.backends._onnx.file import check, check_one_file
 from edgekd.backends._refusal import first_line
 from edgekd.core.errors import DataError, RecipeError, UnsupportedError
 from edgekd.core.files import atomic_write
@@ -49,7 +49,7 @@ class LiteRT:
 
     def build(self, model: bytes, target: Target, out: Path) -> Path:
         """Write ``<out>.tflite``, after the runtime has really loaded it; see the contract."""
-        from edgekd.backends._litert_program import compiled
+        from edgekd.backends._litert.program import compiled
 
         _check_options(target)
         path = out.with_name(out.name + SUFFIX)
@@ -69,11 +69,11 @@ class LiteRT:
     ) -> Sequence[LayerRecord]:
         """Every operator and its kernel, with mean times in whole microseconds, rounded down.
 
-        The times come from LiteRT's C library, see `edgekd.backends._litert_profile`; a version
+        The times come from LiteRT's C library, see `edgekd.backends._litert.profile`; a version
         of it that does not tell them leaves them out.
         """
-        from edgekd.backends._litert_profile import kernel_times
-        from edgekd.backends._litert_program import NOTES
+        from edgekd.backends._litert.profile import kernel_times
+        from edgekd.backends._litert.program import NOTES
 
         _check_options(target)
         content = _content(path)
@@ -154,7 +154,7 @@ def loaded(content: bytes, path: Path, threads: int, **settings: bool) -> Any:
 
 def _content(path: Path) -> bytes:
     if path.suffix != SUFFIX:
-        from edgekd.backends._litert_program import compiled
+        from edgekd.backends._litert.program import compiled
 
         check(path)
         return compiled(path, path)

@@ -9,7 +9,7 @@ import numpy as np
 
 from edgekd.backends._contract import BACKENDS
 from edgekd.backends._feeds import check_feeds
-from edgekd.backends._onnx_file import check, check_one_file
+from edgekd.backends._onnx.file import check, check_one_file
 from edgekd.backends._refusal import first_line, refusal
 from edgekd.backends._telemetry import without_telemetry
 from edgekd.core.errors import DataError, RecipeError, UnsupportedError

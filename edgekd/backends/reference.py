@@ -15,9 +15,9 @@ from threadpoolctl import ThreadpoolController
 
 from edgekd.backends._contract import BACKENDS
 from edgekd.backends._feeds import check_feeds
-from edgekd.backends._onnx_file import check, check_one_file
-from edgekd.backends._onnx_specs import input_specs, output_specs
-from edgekd.backends._qdq import MATMULS, QDQ, FileGraph
+from edgekd.backends._onnx.file import check, check_one_file
+from edgekd.backends._onnx.qdq import MATMULS, QDQ, FileGraph
+from edgekd.backends._onnx.specs import input_specs, output_specs
 from edgekd.backends._refusal import first_line, refusal
 from edgekd.core.errors import DataError, EdgekdError, RecipeError
 from edgekd.core.files import atomic_write

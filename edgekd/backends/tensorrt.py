@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 
-from edgekd.backends import _trtexec as trtexec
 from edgekd.backends._contract import BACKENDS
-from edgekd.backends._cuda import gpu_count
 from edgekd.backends._feeds import check_feeds
-from edgekd.backends._onnx_file import check, check_one_file
-from edgekd.backends._trtexec_arguments import Switches
-from edgekd.backends._trtexec_jobs import WARM_UP_MS, TrtexecJobs
+from edgekd.backends._onnx.file import check, check_one_file
+from edgekd.backends._tensorrt import trtexec
+from edgekd.backends._tensorrt.cuda import gpu_count
+from edgekd.backends._tensorrt.trtexec_arguments import Switches
+from edgekd.backends._tensorrt.trtexec_jobs import WARM_UP_MS, TrtexecJobs
 from edgekd.core.errors import UnsupportedError
 from edgekd.core.files import atomic_write
 
@@ -32,7 +32,7 @@ NAME = "TensorRT"
 
 @BACKENDS.register
 class TensorRt:
-    """`target.options` say what a latency is: see `Switches` in `_trtexec_arguments`.
+    """`target.options` say what a latency is: see `Switches` in `_tensorrt.trtexec_arguments`.
 
     The artifact is the ONNX file: an engine is for one GPU and one version, two builds of it
     differ, and the parity ladder cannot read it.

@@ -8,12 +8,12 @@ import onnx
 import tensorrt_rtx as trt
 
 from edgekd.backends._contract import BACKENDS
-from edgekd.backends._onnx_file import check, check_one_file
-from edgekd.backends._onnx_specs import check_fixed, input_specs
+from edgekd.backends._onnx.file import check, check_one_file
+from edgekd.backends._onnx.specs import check_fixed, input_specs
 from edgekd.backends._refusal import refusal
-from edgekd.backends._tensorrt_kernels import records, with_names
-from edgekd.backends._tensorrt_rtx_layers import kernels
-from edgekd.backends._tensorrt_rules import check_codes
+from edgekd.backends._tensorrt.kernels import records, with_names
+from edgekd.backends._tensorrt.rtx_layers import kernels
+from edgekd.backends._tensorrt.rules import check_codes
 from edgekd.core.config import nearest
 from edgekd.core.errors import RecipeError, UnsupportedError
 from edgekd.core.files import atomic_write

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 
 from edgekd.backends._contract import BACKENDS
-from edgekd.backends._onnx_file import check
+from edgekd.backends._onnx.file import check
 from edgekd.core.config import nearest
 from edgekd.core.errors import DataError, EdgekdError, RecipeError
 from edgekd.core.hashing import sha256_file, sha256_json

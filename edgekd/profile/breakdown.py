@@ -6,7 +6,7 @@ from collections import Counter
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
-from edgekd.backends._qdq import file_name
+from edgekd.backends._onnx.qdq import file_name
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from edgekd.backends._kernels import count_kernels
-from edgekd.backends._onnx_file import check
+from edgekd.backends._onnx.file import check
 from edgekd.backends._runtime import installed
 from edgekd.core.errors import RecipeError, UnsupportedError
 from edgekd.core.hashing import sha256_file

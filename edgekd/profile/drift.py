@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from edgekd.backends._kernels import count_kernels
-from edgekd.backends._onnx_file import check
+from edgekd.backends._onnx.file import check
 from edgekd.core.errors import DataError
 from edgekd.core.hashing import sha256_file
 from edgekd.profile.file import inputs_note, load_of

@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from edgekd.backends._kernels import count_kernels
-from edgekd.backends._onnx_file import total_bytes
+from edgekd.backends._onnx.file import total_bytes
 from edgekd.core.hashing import sha256_file
 from edgekd.profile.inputs import batch_size, load_feeds, make_feeds
 from edgekd.profile.percentiles import percentiles

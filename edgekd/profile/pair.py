@@ -6,7 +6,7 @@ import statistics
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from edgekd.backends._onnx_file import total_bytes
+from edgekd.backends._onnx.file import total_bytes
 from edgekd.core.errors import RecipeError
 from edgekd.core.hashing import sha256_file
 from edgekd.profile.breakdown import Explained

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Literal
 
 from edgekd.backends._contract import BACKENDS
 from edgekd.backends._kernels import UNKNOWN_REASON
-from edgekd.backends._onnx_specs import input_specs
+from edgekd.backends._onnx.specs import input_specs
 from edgekd.backends._runtime import installed
 from edgekd.core.config import Config
 from edgekd.core.errors import DataError, DeviceError, MissingDependencyError, UnsupportedError

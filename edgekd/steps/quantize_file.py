@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 from edgekd.backends._as_written import open_as_written
 from edgekd.backends._contract import BACKENDS
 from edgekd.backends._kernels import count_kernels
-from edgekd.backends._onnx_file import total_bytes
-from edgekd.backends._qdq import file_name
+from edgekd.backends._onnx.file import total_bytes
+from edgekd.backends._onnx.qdq import file_name
 from edgekd.core.errors import RecipeError, UnsupportedError
 from edgekd.core.hashing import sha256_file
 from edgekd.core.target import load_target

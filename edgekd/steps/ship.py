@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from edgekd.backends._contract import BACKENDS
-from edgekd.backends._onnx_file import check, total_bytes
+from edgekd.backends._onnx.file import check, total_bytes
 from edgekd.core.errors import DataError, UnsupportedError
 from edgekd.core.files import atomic_write
 from edgekd.core.types import Artifact, TensorSpec

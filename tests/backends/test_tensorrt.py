@@ -15,12 +15,12 @@ import numpy as np
 import onnx
 import pytest
 
-from edgekd.backends import _trtexec as trtexec
 from edgekd.backends import tensorrt
 from edgekd.backends._contract import BACKENDS
-from edgekd.backends._cuda import gpu_count
 from edgekd.backends._kernels import count_kernels
 from edgekd.backends._runtime import check_runtime
+from edgekd.backends._tensorrt import trtexec
+from edgekd.backends._tensorrt.cuda import gpu_count
 from edgekd.core.errors import (
     DataError,
     DeviceError,

@@ -12,7 +12,7 @@ import pytest
 
 from edgekd.backends._contract import BACKENDS
 from edgekd.backends._kernels import count_kernels
-from edgekd.backends._tensorrt_rtx_layers import kernels
+from edgekd.backends._tensorrt.rtx_layers import kernels
 from edgekd.core.errors import RecipeError, UnsupportedError
 from edgekd.core.target import Target, load_target
 from edgekd.core.types import Scheme

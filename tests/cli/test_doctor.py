@@ -182,7 +182,7 @@ def test_without_a_name_a_target_of_another_machine_is_shown_and_no_failure(
 ) -> None:
     elsewhere = "gpu-tensorrt-int8"
     monkeypatch.setenv("PATH", str(tmp_path))
-    monkeypatch.setattr("edgekd.backends._trtexec.USUAL_FOLDER", str(tmp_path))
+    monkeypatch.setattr("edgekd.backends._tensorrt.trtexec.USUAL_FOLDER", str(tmp_path))
     monkeypatch.setattr("edgekd.core.target.target_names", lambda: [elsewhere, ORT])
     assert run(["doctor"]) == 0
     captured = capsys.readouterr()

@@ -66,7 +66,7 @@ def test_a_target_that_cannot_be_served(
 def test_a_target_whose_program_is_not_here_is_refused_before_any_training(
     write_recipe: Write, edgekd: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("edgekd.backends._trtexec.USUAL_FOLDER", str(tmp_path))
+    monkeypatch.setattr("edgekd.backends._tensorrt.trtexec.USUAL_FOLDER", str(tmp_path))
     monkeypatch.setenv("PATH", str(tmp_path))
     said = edgekd("compress", write_recipe(), "--target", "jetson-orin-tensorrt-int8")
     assert said.code == 3, said.err

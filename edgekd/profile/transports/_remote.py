@@ -9,8 +9,8 @@ import numpy as np
 
 from edgekd import __version__
 from edgekd.backends._contract import BACKENDS, PortableBackend, ProgramBackend
-from edgekd.backends._onnx_file import check
-from edgekd.backends._onnx_specs import input_specs
+from edgekd.backends._onnx.file import check
+from edgekd.backends._onnx.specs import input_specs
 from edgekd.backends._runtime import check_version
 from edgekd.core.errors import DeviceError, UnsupportedError
 from edgekd.core.hashing import sha256_bytes, sha256_file

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from edgekd.backends._qdq import FLOAT_MATMULS
+from edgekd.backends._onnx.qdq import FLOAT_MATMULS
 from edgekd.quantize.onnx_graph.graph import attribute, branches, nodes_within
 
 if TYPE_CHECKING:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from edgekd.backends._onnx_file import check
-from edgekd.backends._qdq import INT8_MATMULS, LOW_BIT_MATMULS, QDQ
+from edgekd.backends._onnx.file import check
+from edgekd.backends._onnx.qdq import INT8_MATMULS, LOW_BIT_MATMULS, QDQ
 from edgekd.core.errors import DataError, UnsupportedError
 from edgekd.quantize.onnx_graph.graph import nodes_within
 

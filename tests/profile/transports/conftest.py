@@ -20,7 +20,7 @@ from typing import Any
 import onnx
 import pytest
 
-from edgekd.backends._onnx_specs import input_specs
+from edgekd.backends._onnx.specs import input_specs
 from edgekd.core.config import dump_yaml
 from edgekd.core.errors import DeviceError
 from edgekd.core.hashing import sha256_file

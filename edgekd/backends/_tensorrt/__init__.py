@@ -1,0 +1,1 @@
+"""For `edgekd.backends.tensorrt`, which calls trtexec, and `edgekd.backends.tensorrt_rtx`."""
