@@ -5,118 +5,85 @@ from __future__ import annotations
 import signal
 import subprocess
 import sys
+from textwrap import indent
 
-SLEEPER = """
-import sys, time, typer
+ONE_LINE = "interrupted; call the same command to continue\n"
+#: edgekd with one command of the test's own in place of its commands
+PROGRAM = """
+import atexit, os, signal, time, typer
 from edgekd.cli import main
 app = typer.Typer()
 app.callback()(lambda: None)
 @app.command()
 def work():
-    print("working", flush=True)
-    time.sleep(60)
+{work}
 main.app = app
-main.main()
+{call}
 """
 
 
-def test_ctrl_c_ends_the_process_with_130_and_no_traceback() -> None:
+def command(work: str, call: str = "main.main()") -> list[str]:
+    program = PROGRAM.format(work=indent(work, "    "), call=call)
+    return [sys.executable, "-c", program, "work"]
+
+
+def check_ctrl_c_ends(command: list[str]) -> None:
+    """Interrupts it when it has said that it is working."""
     with subprocess.Popen(
-        [sys.executable, "-c", SLEEPER, "work"],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     ) as process:
         assert process.stdout is not None
         assert process.stdout.readline() == "working\n"
         process.send_signal(signal.SIGINT)
         out, err = process.communicate(timeout=30)
-    assert (process.returncode, out) == (130, "")
-    assert err == "interrupted; call the same command to continue\n"
+    assert (process.returncode, out, err) == (130, "", ONE_LINE)
+
+
+def check_ends(command: list[str], code: int, line: str = ONE_LINE) -> None:
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout, done.stderr) == (code, "", line)
+
+
+def test_ctrl_c_ends_the_process_with_130_and_no_traceback() -> None:
+    check_ctrl_c_ends(command('print("working", flush=True)\ntime.sleep(60)'))
 
 
 IN_A_DESTRUCTOR = """
-import sys, time, typer
-from edgekd.cli import main
-
 class Slow:
     def __del__(self):
         print("working", flush=True)
         time.sleep(60)
 
-app = typer.Typer()
-app.callback()(lambda: None)
-@app.command()
-def work():
-    thing = Slow()
-    del thing
-    time.sleep(60)
-main.app = app
-main.main()
+thing = Slow()
+del thing
+time.sleep(60)
 """
 
 
 def test_ctrl_c_inside_a_destructor_is_not_lost() -> None:
     # Python drops what a destructor raises, so the command would go on as if nothing had been
-    with subprocess.Popen(
-        [sys.executable, "-c", IN_A_DESTRUCTOR, "work"],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    ) as process:
-        assert process.stdout is not None
-        assert process.stdout.readline() == "working\n"
-        process.send_signal(signal.SIGINT)
-        out, err = process.communicate(timeout=30)
-    assert (process.returncode, out) == (130, "")
-    assert err == "interrupted; call the same command to continue\n"
+    check_ctrl_c_ends(command(IN_A_DESTRUCTOR))
 
 
 TAKEN_FOR_ANOTHER = """
-import signal, typer
-from edgekd.cli import main
-app = typer.Typer()
-app.callback()(lambda: None)
-@app.command()
-def work():
-    try:
-        signal.raise_signal(signal.SIGINT)
-    except KeyboardInterrupt:  # as imports inside compiled code do
-        raise ImportError("cannot import x", name="onnxruntime") from None
-main.app = app
+try:
+    signal.raise_signal(signal.SIGINT)
+except KeyboardInterrupt:  # as imports inside compiled code do
+    raise ImportError("cannot import x", name="onnxruntime") from None
+"""
+AND_THE_HANDLER_IS_BACK = """
 assert main.run(["work"]) == 130
 assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
 """
 
 
 def test_ctrl_c_that_a_library_takes_for_another_error_is_still_one() -> None:
-    done = subprocess.run(
-        [sys.executable, "-c", TAKEN_FOR_ANOTHER], capture_output=True, text=True, check=False
-    )
-    assert (done.returncode, done.stdout) == (0, "")
-    assert done.stderr == "interrupted; call the same command to continue\n"
-
-
-AGAIN_AT_EXIT = """
-import atexit, os, signal, typer
-from edgekd.cli import main
-atexit.register(os.kill, os.getpid(), signal.SIGINT)
-app = typer.Typer()
-app.callback()(lambda: None)
-@app.command()
-def work():
-    raise KeyboardInterrupt
-main.app = app
-main.main()
-"""
+    check_ends(command(TAKEN_FOR_ANOTHER, AND_THE_HANDLER_IS_BACK), 0)
 
 
 def test_a_second_ctrl_c_on_the_way_out_shows_nothing() -> None:
-    done = subprocess.run(
-        [sys.executable, "-c", AGAIN_AT_EXIT, "work"], capture_output=True, text=True, check=False
-    )
-    assert (done.returncode, done.stdout) == (130, "")
-    assert done.stderr == "interrupted; call the same command to continue\n"
+    again = "atexit.register(os.kill, os.getpid(), signal.SIGINT)"
+    check_ends(command("raise KeyboardInterrupt", f"{again}\nmain.main()"), 130)
 
 
 WHILE_LOADING = """
@@ -132,7 +99,4 @@ main()
 
 
 def test_ctrl_c_while_the_commands_load_is_one_line() -> None:
-    done = subprocess.run(
-        [sys.executable, "-c", WHILE_LOADING], capture_output=True, text=True, check=False
-    )
-    assert (done.returncode, done.stderr) == (130, "interrupted\n")
+    check_ends([sys.executable, "-c", WHILE_LOADING], 130, "interrupted\n")
