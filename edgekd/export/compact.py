@@ -11,10 +11,14 @@ import numpy as np
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
+    from numpy.typing import NDArray
+
 _DEQUANTIZE = "DequantizeLinear"
 _LETTERS = string.ascii_letters + string.digits
 #: attributes that mean nothing where all their entries are this number (ONNX Conv, MaxPool)
 _NEUTRAL = {"dilations": 1, "strides": 1, "pads": 0}
+#: bytes that have to be saved for two nodes more
+_WORTH_TWO_NODES = 128
 
 
 def compact(
@@ -72,6 +76,42 @@ def derive_bias_scales(graph: Any) -> None:
     for name in constants.keys() - used:
         graph.initializer.remove(constants[name])
     nodes = [*products, *graph.node]
+    del graph.node[:]
+    graph.node.extend(nodes)
+
+
+def narrow_biases(graph: Any) -> None:
+    """Store the int32 biases that fit into 16 bits together in int16, in place.
+
+    At few bits the steps of a bias are wide and its codes small. Runtimes take the tensor apart
+    when they load the file.
+    """
+    from onnx import TensorProto, helper, numpy_helper
+
+    constants = {i.name: i for i in graph.initializer}
+    limits = np.iinfo(np.int16)
+    found: dict[str, NDArray[np.int32]] = {}
+    for node in graph.node:
+        stored = constants.get(node.input[0]) if node.op_type == _DEQUANTIZE else None
+        if stored is None or stored.data_type != TensorProto.INT32 or len(stored.dims) != 1:
+            continue
+        codes = numpy_helper.to_array(stored)
+        if limits.min <= codes.min() and codes.max() <= limits.max:
+            found[stored.name] = codes
+    saved = sum(codes.nbytes // 2 for codes in found.values())
+    if saved < _WORTH_TWO_NODES:
+        return
+    for name in found:
+        graph.initializer.remove(constants[name])
+    together = np.concatenate(list(found.values())).astype(np.int16)
+    counts = np.array([len(codes) for codes in found.values()])
+    graph.initializer.append(numpy_helper.from_array(together, "biases"))
+    graph.initializer.append(numpy_helper.from_array(counts, "biases/counts"))
+    nodes = [
+        helper.make_node("Cast", ["biases"], ["biases/wide"], to=TensorProto.INT32),
+        helper.make_node("Split", ["biases/wide", "biases/counts"], list(found)),
+        *graph.node,
+    ]
     del graph.node[:]
     graph.node.extend(nodes)
 

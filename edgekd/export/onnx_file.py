@@ -14,7 +14,7 @@ from torch import fx, nn
 
 from edgekd.core.errors import UnsupportedError
 from edgekd.core.types import QuantizedStudent, Scheme
-from edgekd.export.compact import compact, derive_bias_scales
+from edgekd.export.compact import compact, derive_bias_scales, narrow_biases
 from edgekd.export.emit import CODES, GRID_SCALE, EmitGlobalPool, EmitGrid, EmitLayer
 from edgekd.export.storage import NATIVE, Stored, is_native, store
 
@@ -215,6 +215,7 @@ def _finished(proto: Any, weights: Mapping[str, Stored]) -> bytes:
     _name_nodes(graph)
     _own_zero_points(graph)
     derive_bias_scales(graph)
+    narrow_biases(graph)
     store(proto, weights)
     compact(
         proto,

@@ -188,11 +188,14 @@ class _Nodes:
             if len(layers) == 1 or table is None:
                 continue
             flat = [packed[layer][0].codes.reshape(-1) for layer in layers]
+            rest = -sum(len(codes) for codes in flat) % _BYTE
+            if rest:
+                flat.append(np.zeros(rest, np.int32))  # a part for nobody, to fill the last byte
             name = f"*{len(self.together)}{CODES}"
             values = self._looked_up(np.concatenate(flat), bits, table, name)
             counts = self.constant(np.array([len(codes) for codes in flat]))
-            parts = self._split(self._reshaped(values, (-1,)), counts, len(layers))
-            self.together |= dict(zip(layers, parts, strict=True))
+            parts = self._split(self._reshaped(values, (-1,)), counts, len(flat))
+            self.together |= dict(zip(layers, parts, strict=False))
 
     def _split(self, values: str, counts: str, parts: int) -> list[str]:
         from onnx import helper
