@@ -68,6 +68,7 @@ class EmitLayer(nn.Module):
             ``input_scale * weight scale``, which is what integer kernels accumulate in. None
             where the input is in float.
         scheme: Of the target.
+        number: Of the layer; no other of its model has it.
     """
 
     codes: Tensor
@@ -79,7 +80,12 @@ class EmitLayer(nn.Module):
     bias_scale: Tensor
 
     def __init__(
-        self, layer: nn.Module, stored: Stored, input_scale: float | None, scheme: Scheme
+        self,
+        layer: nn.Module,
+        stored: Stored,
+        input_scale: float | None,
+        scheme: Scheme,
+        number: int,
     ) -> None:
         super().__init__()
         source: Any = layer
@@ -93,8 +99,10 @@ class EmitLayer(nn.Module):
         kernel = kernel_integers(stored) if runs_as == "kernel" else None
         self.in_float = kernel is None
         if kernel is None or input_scale is None:
-            # they only hold the place of the codes at their real width
-            self.register_buffer(CODES, torch.zeros(stored.codes.shape, dtype=torch.uint8))
+            # they only hold the place of the codes at their real width; torch would write equal
+            # ones of two layers once, and both layers would get the weights of the first
+            place = torch.full(stored.codes.shape, number, dtype=torch.int32)
+            self.register_buffer(CODES, place)
             decoded = decode(stored.codes, stored.encoding)
             self.register_buffer("decoded", torch.from_numpy(decoded))
             self.register_buffer("bias", bias)

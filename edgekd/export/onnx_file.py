@@ -114,7 +114,7 @@ def _emit_layers(
     graph: fx.GraphModule, student: QuantizedStudent, scheme: Scheme
 ) -> dict[str, Stored]:
     """Replace the quantized layers; returns what their weights are made of."""
-    stored = {}
+    stored: dict[str, Stored] = {}
     for node in graph.graph.nodes:
         path = str(node.target)
         if node.op != "call_module" or path not in student.weights or path in stored:
@@ -126,7 +126,8 @@ def _emit_layers(
         native = is_native(encoding, scheme)
         made = Stored.of(layer.weight.detach().numpy(), encoding, native=native)
         scale = None if source is None else float(source.scale)
-        setattr(graph.get_submodule(parent), name, EmitLayer(layer, made, scale, scheme))
+        emitted = EmitLayer(layer, made, scale, scheme, number=len(stored))
+        setattr(graph.get_submodule(parent), name, emitted)
         stored[path] = made
     return stored
 

@@ -137,6 +137,20 @@ def test_one_file_holds_weights_of_any_encoding(activation_bits: int | str) -> N
     assert difference.mean() < (1e-5 if activation_bits == "float" else 0.01) * expected.std()
 
 
+@pytest.mark.parametrize("activation_bits", [8, "float"])
+def test_layers_of_one_shape_keep_their_own_weights(activation_bits: int | str) -> None:
+    net = trained_looking("depthwise")
+    student = aware(net, activation_bits=activation_bits, weights="bucketed").freeze()
+    first, second = (weight_of(student, path) for path in ("body.0", "body.3"))
+    assert first.shape == second.shape
+    model = quantized_model(student, INT32, INPUT_SHAPE, batch_size=2)
+    inputs = samples(2, seed=5)
+    with torch.no_grad():
+        expected = simulate(student)(torch.from_numpy(inputs)).numpy()
+    difference = np.abs(evaluate(model, inputs) - expected)
+    assert difference.mean() < (1e-5 if activation_bits == "float" else 0.01) * expected.std()
+
+
 def weight_of(student: QuantizedStudent, path: str) -> np.ndarray:
     weight: np.ndarray = student.graph.get_submodule(path).weight.detach().numpy()  # type: ignore[union-attr, operator]
     return weight
