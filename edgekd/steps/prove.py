@@ -10,12 +10,10 @@ import torch
 
 from edgekd.backends._contract import BACKENDS
 from edgekd.backends._kernels import count_kernels
-from edgekd.core.errors import ParityError
 from edgekd.core.hashing import sha256_file
 from edgekd.core.types import KernelCount, LayerRecord
 from edgekd.export.onnx_file import INPUT
 from edgekd.export.parity import Form, RungResult, climb, reference_form, runtime_form
-from edgekd.profile.findings import INT8_FLAGS
 from edgekd.profile.together import connected
 from edgekd.profile.transports._contract import Load
 from edgekd.quantize.convert import simulate, taps
@@ -82,10 +80,7 @@ def _proof(job: Job, shipped: Shipped) -> Proof:
         inputs, labels = test_inputs(job)
         with connected([target]) as (device,):
             forms, anchor, skipped = _forms(job, shipped, device)
-            try:
-                rungs = climb(forms, inputs, labels, job.task, anchor=anchor)
-            except ParityError as e:
-                raise _with_advice(e, target, device) from e
+            rungs = climb(forms, inputs, labels, job.task, anchor=anchor)
             first = [{INPUT: inputs[: target.conditions.batch_size]}]
             layers = device.layers(_load(shipped.artifact.path, target, first))
         return {
@@ -106,27 +101,6 @@ def _proof(job: Job, shipped: Shipped) -> Proof:
     layers = tuple(LayerRecord(**x) for x in result["layers"])
     rungs = tuple(RungResult(**r) for r in result["rungs"])
     return Proof(rungs, count_kernels(layers), layers, result["skipped"], version)
-
-
-def _with_advice(error: ParityError, target: Target, device: Device) -> ParityError:
-    """What helps where the CPU's own int8 product is the likely cause."""
-    machine = device.environment()["machine"]
-    wide = INT8_FLAGS.get(machine["architecture"], ())
-    if (
-        target.scheme is None
-        or target.scheme.full_range_with
-        or not wide
-        or set(wide) & set(machine["cpu_flags"])
-    ):
-        return error
-    return ParityError(
-        error.failed,
-        expected=error.expected,
-        got=error.got,
-        todo=f"{error.todo}; this CPU has none of {', '.join(wide)}, and without them int8 "
-        "products may overflow: weights of 7 bits never do (quantize.weights.bits=7, or "
-        "`scheme.full_range_with` in the target's file)",
-    )
 
 
 def _load(path: Path, target: Target, feeds: Sequence[Feeds]) -> Load:
