@@ -41,7 +41,8 @@ from edgekd.distill.teacher import Teacher
 from edgekd.distill.trainer import train
 from edgekd.distill.weights import load_weights
 from edgekd.quantize.fold import fold_batch_norms, trace
-from edgekd.quantize.mixed import allocate, budget_bytes, loss_increases, offers, with_bits
+from edgekd.quantize.mixed import allocate
+from edgekd.quantize.offers import budget_bytes, loss_increases, offers, with_bits
 from edgekd.quantize.placement import WEIGHTED
 from edgekd.quantize.quantizers._contract import QUANTIZERS
 from edgekd.quantize.settings import QuantizeSettings

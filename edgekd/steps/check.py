@@ -16,7 +16,7 @@ from edgekd.export.onnx_file import refuse_native
 from edgekd.export.storage import Stored, form
 from edgekd.quantize.convert import granularity_for
 from edgekd.quantize.fold import fold_batch_norms, trace
-from edgekd.quantize.mixed import budget_bytes, offers, with_bits
+from edgekd.quantize.offers import budget_bytes, offers, with_bits
 from edgekd.quantize.placement import place
 from edgekd.steps.learn import build_student
 from edgekd.steps.teach import listens

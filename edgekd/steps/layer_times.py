@@ -23,7 +23,8 @@ from edgekd.profile.together import connected, measure_on
 from edgekd.profile.transports._contract import Load
 from edgekd.quantize.convert import QuantizationAware
 from edgekd.quantize.fold import fold_batch_norms, trace
-from edgekd.quantize.mixed import offers, rule
+from edgekd.quantize.mixed import rule
+from edgekd.quantize.offers import offers
 from edgekd.steps.learn import build_student
 
 if TYPE_CHECKING:
@@ -33,7 +34,8 @@ if TYPE_CHECKING:
     from edgekd.core.target import Target
     from edgekd.core.types import Profile, Scheme
     from edgekd.profile.transports._contract import Device
-    from edgekd.quantize.mixed import Allocation, Offer
+    from edgekd.quantize.mixed import Allocation
+    from edgekd.quantize.offers import Offer
     from edgekd.quantize.rules import Rule
     from edgekd.steps.job import Job
 

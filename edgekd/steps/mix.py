@@ -14,7 +14,8 @@ from edgekd.distill.evaluation import evaluate
 from edgekd.distill.feed import ResidentSplit
 from edgekd.quantize.convert import granularity_for
 from edgekd.quantize.fold import fold_batch_norms, trace
-from edgekd.quantize.mixed import Allocation, allocate, budget_bytes, loss_increases, offers
+from edgekd.quantize.mixed import Allocation, allocate
+from edgekd.quantize.offers import budget_bytes, loss_increases, offers
 from edgekd.report import layer_bits
 from edgekd.steps.learn import load_student
 from edgekd.steps.pace import Paced, paced

@@ -6,14 +6,15 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from edgekd.core.errors import BudgetError
-from edgekd.quantize.mixed import Allocation, allocate_time, refuse_nothing_free
+from edgekd.quantize.mixed import Allocation, allocate_time
+from edgekd.quantize.offers import refuse_nothing_free
 from edgekd.steps.layer_times import LayerTimes, layer_times, offered_layers, whole_ms
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from edgekd.core.types import Scheme
-    from edgekd.quantize.mixed import Offer
+    from edgekd.quantize.offers import Offer
     from edgekd.steps.job import Job
 
 _NS_PER_US, _NS_PER_MS = 1e3, 1e6

@@ -11,41 +11,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 
-from edgekd.core.config import validate
 from edgekd.core.errors import RecipeError
-from edgekd.core.types import Scheme
 from edgekd.quantize.fold import fold_batch_norms, trace
-from edgekd.quantize.mixed import (
-    Offer,
-    allocate,
-    allocate_time,
-    budget_bytes,
-    loss_increases,
-    offers,
-)
+from edgekd.quantize.mixed import allocate, allocate_time
+from edgekd.quantize.offers import Offer, loss_increases, offers
 from edgekd.quantize.placement import place
-from edgekd.quantize.settings import QuantizeSettings
-from tests.quantize.nets import trained_looking
-
-SCHEME = Scheme(activations="uint8", bias="float32")
-
-
-def settings(**fields: Any) -> QuantizeSettings:
-    mixed = {"bits": [2, 4, 8], "bits_per_weight": 4.5, **fields.pop("mixed", {})}
-    return validate(QuantizeSettings, {"mixed": mixed, **fields}, source="the recipe")
-
-
-def graph_of(name: str) -> Any:
-    return fold_batch_norms(trace(trained_looking(name)))
-
-
-def test_sizes_are_those_of_the_encodings() -> None:
-    (stem, *_, head) = offers(graph_of("residual"), settings(), SCHEME)
-    assert (stem.layer, stem.weights) == ("stem", 72)
-    # codes, and one float scale for each of 8 channels
-    assert stem.sizes == {2: 18 + 32, 4: 36 + 32, 8: 72 + 32}
-    assert head.sizes[4] == 160 // 2 + 40
-    assert not stem.rule
+from tests.quantize.test_offers import SCHEME, graph_of, settings
 
 
 def test_layers_under_rules_are_counted_and_left_alone() -> None:
@@ -114,29 +85,6 @@ def test_a_planted_sensitive_layer_gets_the_bits() -> None:
         increases["a"][2] + increases["b"][8] + increases["c"][2]
     )
     assert found.layers[1].why.startswith("4 bits would take 128 B less and change the loss by +")
-
-
-def test_a_budget_that_nothing_fits_into_says_the_least() -> None:
-    tight = settings(mixed={"bits_per_weight": None, "budget": "100B"})
-    offered = offers(graph_of("residual"), tight, SCHEME)
-    least = sum(o.sizes[2] for o in offered)
-    with pytest.raises(RecipeError) as failure:
-        budget_bytes(offered, tight)
-    assert failure.value.failed.startswith("quantize.mixed.budget")
-    assert f"at least {least} bytes" in failure.value.message
-    exact = settings(mixed={"bits_per_weight": None, "budget": least})
-    assert budget_bytes(offered, exact) == least
-
-
-def test_an_average_over_all_weights_is_the_same_budget() -> None:
-    offered = offers(graph_of("residual"), settings(), SCHEME)
-    assert budget_bytes(offered, settings()) == int(4.5 * sum(o.weights for o in offered) / 8)
-
-
-def test_nothing_left_to_choose() -> None:
-    ruled = settings(rules=[{"layers": "*", "weights": "minmax"}])
-    with pytest.raises(RecipeError, match="no layer to choose bits for"):
-        budget_bytes(offers(graph_of("dense"), ruled, SCHEME), ruled)
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,8 @@ from typing import Any
 import pytest
 
 from edgekd.core.types import Scheme
-from edgekd.quantize.mixed import Allocation, Offer
+from edgekd.quantize.mixed import Allocation
+from edgekd.quantize.offers import Offer
 from edgekd.steps import pace
 from edgekd.steps.layer_times import LayerTimes
 
