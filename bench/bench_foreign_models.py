@@ -27,7 +27,8 @@ from edgekd.core.files import atomic_write
 from edgekd.core.target import load_target
 from edgekd.profile.environment import environment
 from edgekd.profile.measure import MeasureRule
-from edgekd.steps.quantize_file import QuantizeOptions, quantize_file
+from edgekd.steps.integer_file import QuantizeOptions
+from edgekd.steps.quantize_file import quantize_file
 
 ROOT = Path(__file__).resolve().parent.parent
 TARGETS = {"ONNX Runtime": "x86-onnxruntime-int8", "OpenVINO": "x86-openvino-int8"}

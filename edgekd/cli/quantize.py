@@ -89,7 +89,8 @@ def quantize(
     from edgekd.core.target import load_target
     from edgekd.profile.inputs import parse_shapes
     from edgekd.profile.measure import MeasureRule
-    from edgekd.steps.quantize_file import QuantizeOptions, quantize_file
+    from edgekd.steps.integer_file import QuantizeOptions
+    from edgekd.steps.quantize_file import quantize_file
 
     rule = validate(
         MeasureRule,

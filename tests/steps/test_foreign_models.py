@@ -13,7 +13,7 @@ import pytest
 from edgekd.core.errors import UnsupportedError
 from edgekd.core.progress import Silent
 from edgekd.core.target import load_target
-from edgekd.steps.quantize_file import QuantizeOptions, make
+from edgekd.steps.integer_file import QuantizeOptions, make
 
 pytestmark = pytest.mark.shared
 

@@ -13,7 +13,8 @@ from edgekd.core.progress import Silent
 from edgekd.core.target import load_target
 from edgekd.profile.measure import MeasureRule
 from edgekd.quantize.onnx_graph import reading
-from edgekd.steps.quantize_file import QuantizedFile, QuantizeOptions, quantize_file
+from edgekd.steps.integer_file import QuantizeOptions
+from edgekd.steps.quantize_file import QuantizedFile, quantize_file
 from tests.quantize.onnx_graph.graphs import model, node
 
 ORT, OV = load_target("x86-onnxruntime-int8"), load_target("x86-openvino-int8")
