@@ -12,10 +12,9 @@ from executorch.version import __version__
 
 from edgekd.backends._contract import BACKENDS
 from edgekd.backends._feeds import check_feeds
-from edgekd.backends._onnx.file import check, check_one_file
+from edgekd.backends._phone import PhoneBackend
 from edgekd.backends._refusal import first_line
-from edgekd.core.errors import DataError, RecipeError, UnsupportedError
-from edgekd.core.files import atomic_write
+from edgekd.core.errors import DataError, UnsupportedError
 from edgekd.core.types import LayerRecord, TensorSpec
 
 if TYPE_CHECKING:
@@ -23,49 +22,46 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     import numpy as np
+    import onnx
     from numpy.typing import NDArray
 
     from edgekd.backends._contract import Feeds
     from edgekd.core.target import Target
 
 NAME = "ExecuTorch"
-SUFFIX = ".pte"
-_NOTES = "edgekd"
+#: a method of the program that only returns what edgekd wrote down when it built it
+NOTES = "edgekd"
 #: at byte 4 of a program: its kind, then sizes of the header, of the program, of what is before
 #: the data, and of the data
 _HEADER = struct.Struct("<2s2s4sIQQQ")
 
 
 @BACKENDS.register
-class ExecuTorch:
+class ExecuTorch(PhoneBackend["ExecuTorchSession"]):
     """It has no options. What XNNPACK does not take runs in portable kernels, and is told."""
 
     distribution: ClassVar[str] = "executorch"
+    title: ClassVar[str] = NAME
+    suffix: ClassVar[str] = ".pte"
 
     def version(self) -> str:
         """Version of the installed runtime."""
         return str(__version__)
 
-    def check_machine(self, target: Target) -> None:
-        """Any machine will do; its times are its own, not a phone's."""
-        _check_options(target)
-
-    def build(self, model: bytes, target: Target, out: Path) -> Path:
-        """Write ``<out>.pte``, after the runtime has really loaded it; see the contract."""
+    def compiler(self) -> Callable[[onnx.ModelProto, Path], bytes]:
+        """Writes .pte programs, with notes on their tensors and kernels inside."""
         from edgekd.backends._executorch.program import compiled
 
-        _check_options(target)
-        path = out.with_name(out.name + SUFFIX)
-        check_one_file(model, path)
-        program = compiled(model, path)
-        ExecuTorchSession(program, path, target.conditions.threads).close()
-        atomic_write(path, program)
-        return path
+        return compiled
 
-    def open(self, path: Path, target: Target, *, threads: int) -> ExecuTorchSession:
-        """Load a program, or compile an ONNX file; see the contract."""
-        _check_options(target)
-        return ExecuTorchSession(_program(path), path, threads)
+    def session(self, content: bytes, path: Path, threads: int) -> ExecuTorchSession:
+        """A loaded program.
+
+        Raises:
+            UnsupportedError: The runtime refuses it, or edgekd has not built it.
+            DataError: It is damaged.
+        """
+        return ExecuTorchSession(content, path, threads)
 
     def layers(
         self, path: Path, target: Target, feeds: Feeds, *, threads: int
@@ -80,6 +76,7 @@ class ExecuTorchSession:
     """A loaded program."""
 
     def __init__(self, program: bytes, path: Path, threads: int) -> None:
+        _check_whole(program, path)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # its packages warn about each other
             from executorch.extension.pybindings.portable_lib import _unsafe_reset_threadpool
@@ -94,7 +91,7 @@ class ExecuTorchSession:
             self._method: Any = (
                 self._program.load_method("forward") if "forward" in names else None
             )
-            text = self._program.load_method(_NOTES).execute([])[0] if _NOTES in names else None
+            text = self._program.load_method(NOTES).execute([])[0] if NOTES in names else None
         except Exception as e:  # its bindings raise RuntimeError for whatever it is
             raise UnsupportedError(f"{NAME} cannot load {path}.", got=first_line(e)) from e
         if self._method is None or not isinstance(text, str):
@@ -152,16 +149,7 @@ def _execute(program: Any, method: Any, tensors: list[Any]) -> Any:
     return method.execute(tensors)
 
 
-def _program(path: Path) -> bytes:
-    if path.suffix != SUFFIX:
-        from edgekd.backends._executorch.program import compiled
-
-        check(path)
-        return compiled(path, path)
-    try:
-        program = path.read_bytes()
-    except OSError as e:
-        raise DataError(f"{path} cannot be read.", got=str(e.strerror)) from e
+def _check_whole(program: bytes, path: Path) -> None:
     if len(program) < 4 + _HEADER.size:
         raise _damaged(path, f"{len(program)} bytes")
     kind, _, extended, _, size, before, data = _HEADER.unpack_from(program, 4)
@@ -169,7 +157,6 @@ def _program(path: Path) -> bytes:
         raise _damaged(path, "another kind of file")
     if len(program) < max(size, before + data):
         raise _damaged(path, f"{len(program)} bytes of {max(size, before + data)}")
-    return program
 
 
 def _damaged(path: Path, got: str) -> DataError:
@@ -179,12 +166,3 @@ def _damaged(path: Path, got: str) -> DataError:
         got=got,
         todo="build it again: edgekd build",
     )
-
-
-def _check_options(target: Target) -> None:
-    if target.options or target.processor != "CPU":
-        raise RecipeError(
-            f"The target {target.name!r} asks for what edgekd's {NAME} has not.",
-            expected="processor CPU, and no options",
-            got=", ".join(target.options) or target.processor,
-        )

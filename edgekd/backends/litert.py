@@ -13,56 +13,51 @@ from edgekd.backends._feeds import check_feeds
 from edgekd.backends._litert.call import RUNTIME
 from edgekd.backends._litert.file import note, parsed
 from edgekd.backends._litert.layers import layer_records
-from edgekd.backends._onnx.file import check, check_one_file
+from edgekd.backends._phone import PhoneBackend
 from edgekd.backends._refusal import first_line
-from edgekd.core.errors import DataError, RecipeError, UnsupportedError
-from edgekd.core.files import atomic_write
+from edgekd.core.errors import DataError, UnsupportedError
 from edgekd.core.types import TensorSpec
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from pathlib import Path
 
+    import onnx
     from numpy.typing import NDArray
 
     from edgekd.backends._contract import Feeds
     from edgekd.core.target import Target
     from edgekd.core.types import LayerRecord
 
-SUFFIX = ".tflite"
 _DISTRIBUTION = "ai-edge-litert"
 
 
 @BACKENDS.register
-class LiteRT:
+class LiteRT(PhoneBackend["LiteRTSession"]):
     """It has no options. What XNNPACK does not take runs in LiteRT's own kernels, and is told."""
 
     distribution: ClassVar[str] = _DISTRIBUTION
+    title: ClassVar[str] = RUNTIME
+    suffix: ClassVar[str] = ".tflite"
 
     def version(self) -> str:
         """Version of the installed runtime."""
         return version(_DISTRIBUTION)
 
-    def check_machine(self, target: Target) -> None:
-        """Any machine will do; its times are its own, not a phone's."""
-        _check_options(target)
-
-    def build(self, model: bytes, target: Target, out: Path) -> Path:
-        """Write ``<out>.tflite``, after the runtime has really loaded it; see the contract."""
+    def compiler(self) -> Callable[[onnx.ModelProto, Path], bytes]:
+        """Writes .tflite files."""
         from edgekd.backends._litert.program import compiled
 
-        _check_options(target)
-        path = out.with_name(out.name + SUFFIX)
-        check_one_file(model, path)
-        content = compiled(model, path)
-        LiteRTSession(content, path, target.conditions.threads).close()
-        atomic_write(path, content)
-        return path
+        return compiled
 
-    def open(self, path: Path, target: Target, *, threads: int) -> LiteRTSession:
-        """Load a .tflite file, or rewrite an ONNX one; see the contract."""
-        _check_options(target)
-        return LiteRTSession(_content(path), path, threads)
+    def session(self, content: bytes, path: Path, threads: int) -> LiteRTSession:
+        """A loaded file.
+
+        Raises:
+            UnsupportedError: The runtime refuses it.
+            DataError: It is damaged.
+        """
+        return LiteRTSession(content, path, threads)
 
     def layers(
         self, path: Path, target: Target, feeds: Feeds, *, threads: int
@@ -75,9 +70,9 @@ class LiteRT:
         from edgekd.backends._litert.profile import kernel_times
         from edgekd.backends._litert.program import NOTES
 
-        _check_options(target)
-        content = _content(path)
-        with LiteRTSession(content, path, threads) as session:
+        self.check_machine(target)
+        content = self.content(path)
+        with self.session(content, path, threads) as session:
             check_feeds(session.inputs, feeds, source=f"the feeds for {path.name}")
             kernels = kernel_times(content, [feeds[i.name] for i in session.inputs], threads)
         apart = loaded(content, path, threads, experimental_disable_delegate_node_fusion=True)
@@ -152,27 +147,6 @@ def loaded(content: bytes, path: Path, threads: int, **settings: bool) -> Any:
     return inner
 
 
-def _content(path: Path) -> bytes:
-    if path.suffix != SUFFIX:
-        from edgekd.backends._litert.program import compiled
-
-        check(path)
-        return compiled(path, path)
-    try:
-        return path.read_bytes()
-    except OSError as e:
-        raise DataError(f"{path} cannot be read.", got=str(e.strerror)) from e
-
-
 def _spec(detail: Any) -> TensorSpec:
     shape = tuple(int(n) if n >= 0 else None for n in detail["shape_signature"])
     return TensorSpec(str(detail["name"]), np.dtype(detail["dtype"]).name, shape)
-
-
-def _check_options(target: Target) -> None:
-    if target.options or target.processor != "CPU":
-        raise RecipeError(
-            f"The target {target.name!r} asks for what edgekd's {RUNTIME} has not.",
-            expected="processor CPU, and no options",
-            got=", ".join(target.options) or target.processor,
-        )

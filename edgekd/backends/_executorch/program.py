@@ -13,8 +13,7 @@ import torch
 from edgekd.backends._executorch.torch_module import OnnxModule
 from edgekd.backends._onnx.qdq import FileGraph
 from edgekd.backends._onnx.specs import input_specs, output_specs
-from edgekd.backends._refusal import refusal
-from edgekd.core.errors import EdgekdError
+from edgekd.backends.executorch import NAME, NOTES
 from edgekd.core.types import LayerRecord
 
 with warnings.catch_warnings():
@@ -28,9 +27,6 @@ if TYPE_CHECKING:
 
     from edgekd.core.types import Precision, Role
 
-NAME = "ExecuTorch"
-#: a method of the program that only returns what edgekd wrote down when it built it
-NOTES = "edgekd"
 _MATMULS = frozenset({"convolution", "linear", "addmm", "mm", "bmm"})
 _ACTIVATIONS = frozenset({"relu", "hardtanh", "clamp"})
 #: they carry values to kernels, and are none
@@ -39,41 +35,31 @@ _NO_GRID = "no QuantizeLinear on its output"
 _LEFT = "XNNPACK does not take it"
 
 
-def compiled(model: bytes | Path, path: Path) -> bytes:
+def compiled(model: onnx.ModelProto, path: Path) -> bytes:
     """The program for a model, with notes on its tensors and kernels inside.
 
-    Args:
-        model: Serialized ONNX in one piece, or its file.
-        path: Names it in errors.
-
     Raises:
-        UnsupportedError: It cannot be brought to ExecuTorch.
-        DataError: It is damaged.
+        UnsupportedError: It cannot be brought to ExecuTorch. The compiler raises what its passes
+            raise, beside that.
     """
-    try:
-        proto = onnx.load_from_string(model) if isinstance(model, bytes) else onnx.load(model)
-        onnx.checker.check_model(proto)
-        module = OnnxModule(proto, path, NAME).eval()
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # about its own deprecations
-            exported = torch.export.export(module, module.example(), strict=False)
-            lowered = to_edge_transform_and_lower(exported, partitioner=[XnnpackPartitioner()])
-            program = lowered.exported_program()
-            notes = {
-                "inputs": [(s.name, s.dtype, s.shape) for s in input_specs(proto, path)],
-                "outputs": [(s.name, s.dtype, s.shape) for s in output_specs(proto, path)],
-                "layers": [
-                    (layer.name, layer.op, layer.role, layer.precision, layer.reason)
-                    for layer in _layers(program.graph_module, module, FileGraph(proto))
-                ],
-            }
-            config = EdgeCompileConfig(_check_ir_validity=False)  # they were, before lowering
-            edge = EdgeProgramManager(program, {NOTES: json.dumps(notes)}, config)
-            return bytes(edge.to_executorch().buffer)
-    except EdgekdError:
-        raise
-    except Exception as e:  # the compiler raises what its passes raise
-        raise refusal(model, path, NAME, e) from e
+    onnx.checker.check_model(model)
+    module = OnnxModule(model, path, NAME).eval()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # about its own deprecations
+        exported = torch.export.export(module, module.example(), strict=False)
+        lowered = to_edge_transform_and_lower(exported, partitioner=[XnnpackPartitioner()])
+        program = lowered.exported_program()
+        notes = {
+            "inputs": [(s.name, s.dtype, s.shape) for s in input_specs(model, path)],
+            "outputs": [(s.name, s.dtype, s.shape) for s in output_specs(model, path)],
+            "layers": [
+                (layer.name, layer.op, layer.role, layer.precision, layer.reason)
+                for layer in _layers(program.graph_module, module, FileGraph(model))
+            ],
+        }
+        config = EdgeCompileConfig(_check_ir_validity=False)  # they were, before lowering
+        edge = EdgeProgramManager(program, {NOTES: json.dumps(notes)}, config)
+        return bytes(edge.to_executorch().buffer)
 
 
 def _layers(graph: Any, module: OnnxModule, source: FileGraph) -> Iterator[LayerRecord]:

@@ -21,39 +21,24 @@ from edgekd.backends._litert.writer import Tensor, Writer
 from edgekd.backends._onnx.constants import constants
 from edgekd.backends._onnx.qdq import FileGraph
 from edgekd.backends._onnx.specs import check_fixed, input_specs, output_specs
-from edgekd.backends._refusal import refusal
-from edgekd.core.errors import EdgekdError, UnsupportedError
+from edgekd.core.errors import UnsupportedError
 
 #: why layers are in float, by name
 NOTES = "edgekd"
 
 
-def compiled(model: bytes | Path, path: Path) -> bytes:
-    """The .tflite file for a model.
-
-    Args:
-        model: Serialized ONNX in one piece, or its file.
-        path: Names it in errors.
+def compiled(model: onnx.ModelProto, path: Path) -> bytes:
+    """The .tflite file for a model; `path` names it in errors.
 
     Raises:
-        UnsupportedError: It cannot be brought to LiteRT.
-        DataError: It is damaged.
+        UnsupportedError: It cannot be brought to LiteRT. onnx raises what its checker and its
+            evaluator raise, beside that.
     """
-    try:
-        proto = onnx.load_from_string(model) if isinstance(model, bytes) else onnx.load(model)
-        # some writers leave out the shapes of outputs, which the checker wants
-        onnx.checker.check_model(onnx.shape_inference.infer_shapes(proto))
-        return _written(proto, path)
-    except EdgekdError:
-        raise
-    except Exception as e:  # onnx raises what its checker and its evaluator raise
-        raise refusal(model, path, RUNTIME, e) from e
-
-
-def _written(proto: onnx.ModelProto, path: Path) -> bytes:
-    specs = input_specs(proto, path)
+    # some writers leave out the shapes of outputs, which the checker wants
+    onnx.checker.check_model(onnx.shape_inference.infer_shapes(model))
+    specs = input_specs(model, path)
     check_fixed(specs, path)
-    source, writer = Source(proto, path, constants(proto)), Writer()
+    source, writer = Source(model, path, constants(model)), Writer()
     values: dict[str, Value] = {}
     inputs: list[Tensor] = []
     for spec in specs:
@@ -62,10 +47,10 @@ def _written(proto: onnx.ModelProto, path: Path) -> bytes:
         shape = tuple(n or 0 for n in spec.shape)
         inputs.append(writer.tensor(spec.name, shape))
         values[spec.name] = Value(writer, spec.name, shape, inputs[-1], last=False)
-    for node in proto.graph.node:
+    for node in model.graph.node:
         _add(node, source, values, writer)
     outputs: list[Tensor] = []
-    for spec in output_specs(proto, path):
+    for spec in output_specs(model, path):
         if spec.name not in values:
             raise _unsupported(path, "computed outputs", f"the constant {spec.name!r}")
         tensor = values[spec.name].tensor(codes=False)
@@ -73,7 +58,7 @@ def _written(proto: onnx.ModelProto, path: Path) -> bytes:
             tensor = reshaped(writer, tensor, writer.tensor(spec.name, tensor.shape))
         writer.rename(tensor, spec.name)
         outputs.append(tensor)
-    return writer.finish(inputs, outputs, {NOTES: json.dumps(_reasons(proto)).encode()})
+    return writer.finish(inputs, outputs, {NOTES: json.dumps(_reasons(model)).encode()})
 
 
 def _add(node: onnx.NodeProto, source: Source, values: dict[str, Value], writer: Writer) -> None:
