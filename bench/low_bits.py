@@ -135,7 +135,7 @@ def _observed(module: nn.Module, paths: list[str], split: Split) -> dict[str, Ob
 @contextmanager
 def _watching(module: nn.Module, observers: dict[str, Observer], batches: int) -> Iterator[None]:
     def watch(observer: Observer) -> Callable[[nn.Module, tuple[Tensor, ...]], None]:
-        return lambda _, inputs: observer.observe(inputs[0].numpy(), batches=batches)
+        return lambda _, inputs: observer.observe(inputs[0].numpy(), share=1 / batches)
 
     handles = [
         module.get_submodule(path).register_forward_pre_hook(watch(observer))

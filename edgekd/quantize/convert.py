@@ -223,18 +223,20 @@ def _calibrate(
     if len(calibration) == 0:
         raise DataError("Calibration got no samples.", expected="at least one train sample")
     observers = {name: Observer(name, seed=seed) for name in placement.quantized}
-    batches = -(-len(calibration) // _BATCH)
+    share = 0.0
 
     class _Watch(fx.Interpreter):
         def run_node(self, n: fx.Node) -> Any:
             out = super().run_node(n)
             if n.name in observers:
-                observers[n.name].observe(out.detach().numpy(), batches=batches)
+                observers[n.name].observe(out.detach().numpy(), share=share)
             return out
 
     with torch.no_grad():
         for start in range(0, len(calibration), _BATCH):
-            _Watch(graph).run(torch.from_numpy(calibration[start : start + _BATCH]))
+            batch = calibration[start : start + _BATCH]
+            share = len(batch) / len(calibration)
+            _Watch(graph).run(torch.from_numpy(batch))
     signed = scheme.activations == "int8"
     return {
         name: observer.affine(settings.ranges, bits=settings.activation_bits, signed=signed)

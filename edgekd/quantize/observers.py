@@ -35,8 +35,12 @@ class Observer:
         self._rng = np.random.default_rng(seed)
         self._kept: list[NDArray[np.float32]] = []
 
-    def observe(self, values: NDArray[np.float32], *, batches: int) -> None:
-        """See one of `batches` batches.
+    def observe(self, values: NDArray[np.float32], *, share: float) -> None:
+        """See some values.
+
+        Args:
+            values: Any shape.
+            share: Of all the samples that will be seen, that these come from; above 0, at most 1.
 
         Raises:
             DataError: The activation is not finite.
@@ -51,9 +55,9 @@ class Observer:
             )
         self.low, self.high = min(self.low, low), max(self.high, high)
         flat = values.reshape(-1)
-        share = max(self._kept_values // batches, 1)
-        if flat.size > share:
-            flat = flat[self._rng.integers(0, flat.size, share)]
+        kept = max(int(self._kept_values * share), 1)
+        if flat.size > kept:
+            flat = flat[self._rng.integers(0, flat.size, kept)]
         self._kept.append(flat.astype(np.float32))
 
     def affine(self, rule: RangeRule, *, bits: int, signed: bool) -> Affine:
@@ -78,7 +82,9 @@ class Observer:
         if rule != "mse":
             return _affine(low, high, bits=bits, signed=signed)
         tries = [_affine(low * s, high * s, bits=bits, signed=signed) for s in _MSE_SHRINKS]
-        errors = [float(np.square(round_trip(sample, a) - sample).mean()) for a in tries]
+        # in float64 no square overflows
+        wide = sample.astype(np.float64)
+        errors = [float(np.square(round_trip(sample, a) - wide).mean()) for a in tries]
         return tries[int(np.argmin(errors))]
 
 

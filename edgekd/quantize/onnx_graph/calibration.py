@@ -56,7 +56,7 @@ def observe(
                 for name, observer in observers.items():
                     found = np.asarray(values[name], np.float32)
                     if found.size:
-                        observer.observe(found, batches=len(feeds))
+                        observer.observe(found, share=1 / len(feeds))
                 bar.advance()
     return observers
 

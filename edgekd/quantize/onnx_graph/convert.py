@@ -153,7 +153,7 @@ def calibrate(
         value = source.graph.value(name)
         assert value is not None
         observers[name] = Observer(name, seed=_SEED)
-        observers[name].observe(value.astype(np.float32), batches=1)
+        observers[name].observe(value.astype(np.float32), share=1.0)
     collapsed = frozenset(name for name in placement.grids if _collapsed(observers[name]))
     return Ranges(
         {
