@@ -60,6 +60,14 @@ def test_a_second_round_trip_changes_nothing(values: np.ndarray) -> None:
     assert np.array_equal(affine.round_trip(once, grid), once)
 
 
+def test_the_zero_point_is_the_nearest_code() -> None:
+    # scale 2.2 / 3: zero lies 1.64 steps above the lower end, or 1.36
+    for low, high, wanted in ((-1.2, 1.0, 2), (-1.0, 1.2, 1)):
+        scale, zero = affine.asymmetric_range(low, high, bits=2)
+        assert float(scale) == pytest.approx(2.2 / 3)
+        assert int(zero) == wanted
+
+
 def test_a_range_of_nothing_has_scale_one() -> None:
     scale, zero = affine.asymmetric_range(0.0, 0.0, bits=8)
     assert (float(scale), int(zero)) == (1.0, 0)

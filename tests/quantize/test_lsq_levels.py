@@ -103,6 +103,28 @@ def test_gradients_agree_with_finite_differences(levels: str) -> None:
             assert found == pytest.approx(wanted, abs=1e-5)
 
 
+@pytest.mark.parametrize("granularity", [PerTensor(), PerChannel(), PerBlock(size=20)])
+def test_a_step_of_sgd_moves_a_scale_as_the_paper_says(
+    granularity: PerTensor | PerChannel | PerBlock,
+) -> None:
+    # equal rows have equal scales: their root mean square is each of them
+    weight = torch.randn(1, 20, generator=torch.Generator().manual_seed(0)).repeat(4, 1)
+    fake = lsq("narrow", 3).fake_quant(weight, granularity).double()
+    before = fake.step_size().detach().reshape(-1, 1)
+    groups = len(before)
+    values = weight.double().view(groups, -1)
+    mix = torch.linspace(-1, 2, weight.numel()).double().view(groups, -1)
+    (fake(weight.double()).view(groups, -1) * mix).sum().backward()
+    torch.optim.SGD(fake.parameters(), lr=1e-4).step()
+    # Esser et al. 2020, eq. 3, times 1 / sqrt(weights per scale * largest code), section 2.2
+    codes = (values / before).round().clamp(-3, 3)
+    error = codes - values / before
+    slope = (mix * torch.where(error.abs() <= 0.5, error, codes)).sum(1)
+    wanted = -1e-4 * slope / (values.shape[1] * 3) ** 0.5
+    moved = fake.step_size().detach().reshape(-1) - before.reshape(-1)
+    assert moved.tolist() == pytest.approx(wanted.tolist(), rel=1e-2)
+
+
 @given(_WEIGHTS, _GROUPS, st.integers(1, 8), st.sampled_from(LEVELS))
 def test_training_computes_what_is_stored(
     weight: np.ndarray, granularity: PerTensor | PerChannel | PerBlock, bits: int, levels: str

@@ -87,6 +87,12 @@ def test_a_planted_sensitive_layer_gets_the_bits() -> None:
     assert found.layers[1].why.startswith("4 bits would take 128 B less and change the loss by +")
 
 
+def test_a_gain_from_fewer_bits_is_no_promise() -> None:
+    offered = [Offer("a", 8, {2: 2, 4: 4}), Offer("b", 8, {2: 2, 4: 4})]
+    increases = {"a": {2: 0.0, 4: -1.0}, "b": {2: 0.5, 4: 0.1}}
+    assert [x.bits for x in allocate(offered, increases, 6).layers] == [2, 4]
+
+
 @pytest.mark.parametrize(
     ("mixed", "complaint"),
     [

@@ -33,6 +33,12 @@ def test_sizes_are_those_of_the_encodings() -> None:
     assert not stem.rule
 
 
+def test_a_rule_brings_its_own_groups() -> None:
+    one = {"layers": "stem", "weights": "minmax", "granularity": {"kind": "per_tensor"}}
+    (stem, *_) = offers(graph_of("residual"), settings(rules=[one]), SCHEME)
+    assert stem.sizes == {8: 72 + 4}
+
+
 def test_a_budget_that_nothing_fits_into_says_the_least() -> None:
     tight = settings(mixed={"bits_per_weight": None, "budget": "100B"})
     offered = offers(graph_of("residual"), tight, SCHEME)

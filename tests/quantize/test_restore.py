@@ -54,6 +54,27 @@ def test_channels_have_their_float_statistics_again(name: str) -> None:
     assert shifted.abs().max() > 0.01  # there was something to restore
 
 
+def test_the_decision_keeps_its_spread() -> None:
+    found = aware(trained_looking("residual"))
+    *inner, last = found.placement.weights
+    for path in (*inner, last):
+        now, was = (m.get_submodule(path) for m in (found.module, found.graph))
+        kept = torch.equal(now.layer.weight, was.weight)  # type: ignore[union-attr, arg-type]
+        assert kept == (path == last), path
+
+
+def test_a_spread_that_was_nearly_lost_is_not_blown_up_to_noise() -> None:
+    net = nn.Sequential(nn.Flatten(), nn.Linear(256, 4), nn.ReLU(), nn.Linear(4, 2)).eval()
+    with torch.no_grad():
+        # a step is 1: of a row one weight is left, an eighth of its spread
+        net[1].weight.fill_(0.49)  # type: ignore[union-attr, operator]
+        net[1].weight[:, 0] = 0.51  # type: ignore[union-attr, operator, index]
+        net[1].weight[3, 1] = 1.0  # type: ignore[union-attr, operator, index]
+    found = aware(net, weights={"name": "minmax", "bits": 2}, granularity={"kind": "per_tensor"})
+    weight: Any = found.module.get_submodule("1").layer.weight
+    assert weight[0, :2].tolist() == pytest.approx([4 * 0.51, 4 * 0.49])
+
+
 @pytest.mark.parametrize("restored", [True, False])
 def test_means_follow_points_that_moved_under_fixed_weights(restored: bool) -> None:
     found = aware(

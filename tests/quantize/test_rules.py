@@ -3,6 +3,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from torch import Tensor, nn
 
 from edgekd.core.config import validate
 from edgekd.core.errors import RecipeError
@@ -51,9 +52,26 @@ def test_keep_float_stands_in_front_of_the_rules() -> None:
     assert choose(LAYERS, placed)["fc"].quantizer is not None
 
 
+class Crossed(nn.Module):
+    """Registered in another order than it is executed in, and with a branch."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.ends = nn.ModuleList([nn.Linear(4, 4), nn.Linear(4, 2)])
+        self.right, self.left = nn.Linear(4, 4), nn.Linear(4, 4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, 4) -> (B, 2)."""
+        x = self.ends[0](x)
+        out: Tensor = self.ends[1](self.left(x) + self.right(x))
+        return out
+
+
 def test_first_and_last_are_layers_in_execution_order() -> None:
+    crossed = describe(fold_batch_norms(trace(Crossed())))
+    assert [layer.path for layer in crossed] == ["ends.0", "left", "right", "ends.1"]
+    assert matching(crossed, "last") == ["ends.1"]
     net = trained_looking("residual")
-    # registered behind the others, executed in front of the last
     layers = describe(fold_batch_norms(trace(net)))
     assert [layer.path for layer in layers] == ["stem", "conv1", "conv2", "shortcut", "head"]
     deep = describe(fold_batch_norms(trace(trained_looking("depthwise"))))
