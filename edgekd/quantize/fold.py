@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from collections import Counter
 
 import torch
 from torch import fx, nn
@@ -35,13 +36,15 @@ def fold_batch_norms(graph: fx.GraphModule) -> fx.GraphModule:
 
     ``w' = w · γ / sqrt(σ² + ε)``, ``b' = (b - μ) · γ / sqrt(σ² + ε) + β``: what runtimes compute
     when they load the file, done here so that quantization sees the weights that will be stored.
+    A layer that is called more than once keeps its weights, for other calls need them as they are.
     """
     layers = dict(graph.named_modules())
+    calls = Counter(node.target for node in graph.graph.nodes if node.op == "call_module")
     for node in list(graph.graph.nodes):
         if node.op != "call_module" or not isinstance(layers[node.target], _BATCH_NORMS):
             continue
         source = node.args[0]
-        if source.op != "call_module" or len(source.users) != 1:
+        if source.op != "call_module" or len(source.users) != 1 or calls[source.target] != 1:
             continue
         layer, norm = layers[source.target], layers[node.target]
         if isinstance(layer, _FOLDABLE) and norm.track_running_stats:

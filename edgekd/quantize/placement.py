@@ -86,11 +86,8 @@ def place(
     kinds = {node: _kind(node, layers) for node in graph.graph.nodes}
     choices = choose(describe(graph), rules)
     skipped = _skipped(graph, layers, choices)
-    weights = tuple(
-        str(node.target)
-        for node in graph.graph.nodes
-        if kinds[node] == "weighted" and str(node.target) not in skipped
-    )
+    called = (str(node.target) for node in graph.graph.nodes if kinds[node] == "weighted")
+    weights = tuple(path for path in dict.fromkeys(called) if path not in skipped)
     if not weights:
         raise UnsupportedError(
             "No layer of the student can be quantized.",

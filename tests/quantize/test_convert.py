@@ -42,6 +42,37 @@ def test_folding_changes_nothing(name: str) -> None:
     assert not kinds & {nn.BatchNorm1d, nn.BatchNorm2d, nn.Dropout}
 
 
+class Shared(nn.Module):
+    """One convolution called twice, with a batch norm of its own behind each call, or the same."""
+
+    def __init__(self, *, same: bool) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(1, 1, 3, padding=1)
+        self.first = nn.BatchNorm2d(1)
+        self.second = self.first if same else nn.BatchNorm2d(1)
+        self.head = nn.Linear(256, 4)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = self.second(self.conv(torch.relu(self.first(self.conv(x)))))
+        out: torch.Tensor = self.head(x.flatten(1))
+        return out
+
+
+@pytest.mark.parametrize("same", [True, False])
+def test_a_layer_that_is_called_twice_keeps_its_weights(same: bool) -> None:
+    net = Shared(same=same).eval()
+    net.first.running_var.fill_(0.25)  # type: ignore[union-attr, operator]
+    net.second.running_mean.fill_(0.5)  # type: ignore[union-attr, operator]
+    inputs = torch.from_numpy(samples())
+    student = aware(net).freeze()
+    with torch.no_grad():
+        assert torch.allclose(student.graph(inputs), net(inputs), atol=1e-5)
+        error = simulate(student)(inputs) - net(inputs)
+        assert error.std() < 0.05 * net(inputs).std()
+    norms = {"first"} if same else {"first", "second"}
+    assert student.skipped == dict.fromkeys(norms, "BatchNorm2d has no integer form here")
+
+
 def test_folding_leaves_the_student_alone() -> None:
     net = trained_looking("residual")
     before = {k: v.clone() for k, v in net.state_dict().items()}
