@@ -96,6 +96,16 @@ def test_frozen_codes_are_the_ones_delivered() -> None:
         torch.testing.assert_close(real[mask], codes[mask])
 
 
+def test_nothing_is_frozen_in_the_first_part_of_a_training() -> None:
+    eager = {"threshold": 0.001, "momentum": 0.2, "start": 0.6}  # of 60 steps
+    found = aware(freeze_oscillating=eager)
+    optimizer = torch.optim.SGD(found.module.parameters(), 0.5)
+    steps(found, 36, optimizer)
+    assert shares(found.module)["frozen"] == 0
+    steps(found, 24, optimizer)
+    assert shares(found.module)["frozen"] > 0
+
+
 def test_continuing_from_the_state_is_continuing() -> None:
     whole, cut = aware(), aware()
     steps(whole, 30, torch.optim.SGD(whole.module.parameters(), 0.5))

@@ -46,6 +46,13 @@ def test_a_lead_within_the_spread_of_the_controls_seeds_is_chance() -> None:
     assert not wild(behind)
 
 
+def test_the_control_of_the_same_seed_is_the_one_to_beat() -> None:
+    controls = [[0.850, 0.850], [0.854, 0.854]]
+    for paired, stopped in ((0, False), (1, True)):
+        found = Watch(controls, paired=paired, task=TASK, samples=100_000, patience=2)
+        assert found(records(0.848, 0.848)) == stopped
+
+
 def test_the_reason_gives_the_figures() -> None:
     text = watch([0.80, 0.85, 0.9]).reason(records(0.70, 0.75), 10)
     error = 100 * math.hypot(math.sqrt(0.85 * 0.15 / 1000), math.sqrt(0.75 * 0.25 / 1000))
