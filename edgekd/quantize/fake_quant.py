@@ -2,7 +2,8 @@
 
 The forward pass computes exactly what ONNX QuantizeLinear followed by DequantizeLinear computes.
 Gradients: the value passes straight through inside the range and is cut outside (Bengio et al.
-2013); the scale gets the learned-step-size gradient (Esser et al. 2020, LSQ, eq. 3).
+2013); the scale gets the learned-step-size gradient (Esser et al. 2020, LSQ, eq. 3). The range
+ends where rounding does, half a step beyond the outermost codes; in the paper it ends at them.
 """
 
 from __future__ import annotations
