@@ -73,6 +73,23 @@ def test_a_layer_that_is_called_twice_keeps_its_weights(same: bool) -> None:
     assert student.skipped == dict.fromkeys(norms, "BatchNorm2d has no integer form here")
 
 
+def test_folding_counts_the_epsilon_of_a_batch_norm() -> None:
+    net = trained_looking("dense")
+    net.norm.running_var.fill_(net.norm.eps)  # type: ignore[union-attr, operator, arg-type]
+    inputs = torch.from_numpy(samples())
+    with torch.no_grad():
+        folded, wanted = fold_batch_norms(trace(net))(inputs), net(inputs)
+    # without it the layer would give 1.4 times as much
+    torch.testing.assert_close(folded, wanted, rtol=1e-3, atol=1e-3)
+
+
+@pytest.mark.parametrize("learned", [True, False])
+def test_the_recipe_says_whether_zero_points_are_learned(learned: bool) -> None:
+    work = aware(trained_looking("residual"), learned=True, learned_zero_points=learned)
+    moved = [n for n, _ in work.module.named_parameters() if n.endswith("zero_shift")]
+    assert ("x_grid.zero_shift" in moved) == learned
+
+
 def test_folding_leaves_the_student_alone() -> None:
     net = trained_looking("residual")
     before = {k: v.clone() for k, v in net.state_dict().items()}
