@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import operator
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -86,6 +87,8 @@ def place(
     kinds = {node: _kind(node, layers) for node in graph.graph.nodes}
     choices = choose(describe(graph), rules)
     skipped = _skipped(graph, layers, choices)
+    if activations:
+        skipped |= _repeated(graph, describe(graph))
     called = (str(node.target) for node in graph.graph.nodes if kinds[node] == "weighted")
     weights = tuple(path for path in dict.fromkeys(called) if path not in skipped)
     if not weights:
@@ -150,6 +153,16 @@ def _skipped(
     }
     floats = {path: c.reason for path, c in choices.items() if c.quantizer is None}
     return skipped | {path: floats[path] for path in used if path in floats}
+
+
+def _repeated(graph: fx.GraphModule, layers: Sequence[Layer]) -> dict[str, str]:
+    """Layers that no single int32 bias and input scale would serve."""
+    calls = Counter(str(n.target) for n in graph.graph.nodes if n.op == "call_module")
+    return {
+        layer.path: f"called {calls[layer.path]} times, and an integer layer has one input scale"
+        for layer in layers
+        if calls[layer.path] > 1
+    }
 
 
 def _wanted(

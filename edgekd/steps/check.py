@@ -73,7 +73,7 @@ def check_bits(job: Job) -> None:
         if not in_float:
             refuse_native(scheme)
         held_to = section.within(scheme.weight_bits)
-        placement = place(graph, rules=held_to.placed_rules())
+        placement = place(graph, rules=held_to.placed_rules(), activations=not in_float)
         for path in placement.weights:
             layer: Any = graph.get_submodule(path)
             held = scheme.holds.matmul if isinstance(layer, nn.Linear) else scheme.holds.conv
@@ -127,7 +127,8 @@ def check_trainings(job: Job, taught: ScoredTeacher) -> None:
     if all(target.scheme is None for target in job.targets):
         return
     graph = fold_batch_norms(trace(student))
-    place(graph, rules=recipe.quantize.placed_rules())
+    in_float = recipe.quantize.activation_bits == "float"
+    place(graph, rules=recipe.quantize.placed_rules(), activations=not in_float)
     mixed = recipe.quantize.mixed
     if mixed is not None and mixed.latency is None:
         for scheme in (t.scheme for t in job.targets if t.scheme is not None):

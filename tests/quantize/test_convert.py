@@ -70,7 +70,16 @@ def test_a_layer_that_is_called_twice_keeps_its_weights(same: bool) -> None:
         error = simulate(student)(inputs) - net(inputs)
         assert error.std() < 0.05 * net(inputs).std()
     norms = {"first"} if same else {"first", "second"}
-    assert student.skipped == dict.fromkeys(norms, "BatchNorm2d has no integer form here")
+    assert student.skipped == {
+        **dict.fromkeys(norms, "BatchNorm2d has no integer form here"),
+        "conv": "called 2 times, and an integer layer has one input scale",
+    }
+
+
+def test_a_layer_that_is_called_twice_is_quantized_where_activations_stay_in_float() -> None:
+    net = Shared(same=True).eval()
+    student = aware(net, activation_bits="float").freeze()
+    assert set(student.weights) == {"conv", "head"}
 
 
 def test_folding_counts_the_epsilon_of_a_batch_norm() -> None:
