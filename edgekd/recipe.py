@@ -101,6 +101,14 @@ class QuantizeSection(QuantizeSettings):
             raise ValueError("tune needs an objective with a temperature, such as logits_kl")
         return self
 
+    @model_validator(mode="after")
+    def _something_to_train(self) -> Self:
+        """Settings that no default brings in, of a training that is not made."""
+        for name in ("tune", "freeze_oscillating"):
+            if self.method == "post_training" and getattr(self, name) is not None:
+                raise ValueError(f"{name} needs method: quantized_distillation")
+        return self
+
     @field_validator("train", mode="before")
     @classmethod
     def _fine_tuning(cls, value: Any) -> Any:

@@ -96,3 +96,9 @@ def test_the_terms_of_labels_get_the_rest() -> None:
 def test_a_grid_needs_something_to_tune(compress_vectors: Compress) -> None:
     with pytest.raises(RecipeError, match="tune needs an objective with a temperature"):
         compress_vectors(quantize=quantize(tune={}, objectives=["hard_label"]))
+
+
+@pytest.mark.parametrize("field", ["tune", "freeze_oscillating"])
+def test_settings_of_a_training_need_one(compress_vectors: Compress, field: str) -> None:
+    with pytest.raises(RecipeError, match=f"{field} needs method: quantized_distillation"):
+        compress_vectors(quantize={"method": "post_training", field: {}})
