@@ -12,9 +12,9 @@ import torch
 from edgekd.core.errors import RecipeError
 from edgekd.numerics.encoding import round_trip, stored_bytes
 from edgekd.quantize.convert import granularity_for
-from edgekd.quantize.placement import describe
+from edgekd.quantize.placement import describe, repeated
 from edgekd.quantize.quantizers._contract import QUANTIZERS
-from edgekd.quantize.rules import choose
+from edgekd.quantize.rules import Choice, choose
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -65,6 +65,8 @@ def offers(graph: fx.GraphModule, settings: QuantizeSettings, scheme: Scheme) ->
     assert settings.mixed is not None  # the caller looked
     layers = describe(graph)
     ruled = choose(layers, settings.placed_rules())
+    if settings.activation_bits != "float":
+        ruled |= {path: Choice(None, reason) for path, reason in repeated(layers).items()}
     found = []
     for path in (layer.path for layer in layers):
         weight = _weight(graph, path)

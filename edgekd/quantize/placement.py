@@ -85,10 +85,11 @@ def place(
     """
     layers = dict(graph.named_modules())
     kinds = {node: _kind(node, layers) for node in graph.graph.nodes}
-    choices = choose(describe(graph), rules)
+    described = describe(graph)
+    choices = choose(described, rules)
     skipped = _skipped(graph, layers, choices)
     if activations:
-        skipped |= _repeated(graph, describe(graph))
+        skipped |= repeated(described)
     called = (str(node.target) for node in graph.graph.nodes if kinds[node] == "weighted")
     weights = tuple(path for path in dict.fromkeys(called) if path not in skipped)
     if not weights:
@@ -114,12 +115,21 @@ def place(
 def describe(graph: fx.GraphModule) -> list[Layer]:
     """The layers that can become integers, in execution order, each once."""
     layers = dict(graph.named_modules())
-    used = dict.fromkeys(str(n.target) for n in graph.graph.nodes if n.op == "call_module")
+    used = Counter(str(n.target) for n in graph.graph.nodes if n.op == "call_module")
     return [
-        Layer(path, depthwise=_is_depthwise(layers[path]))
-        for path in used
+        Layer(path, depthwise=_is_depthwise(layers[path]), calls=calls)
+        for path, calls in used.items()
         if isinstance(layers[path], WEIGHTED)
     ]
+
+
+def repeated(layers: Sequence[Layer]) -> dict[str, str]:
+    """Layers that no single int32 bias would serve -> reason; where inputs are integers."""
+    return {
+        layer.path: f"called {layer.calls} times, and an integer layer has one input scale"
+        for layer in layers
+        if layer.calls > 1
+    }
 
 
 def _is_depthwise(layer: nn.Module) -> bool:
@@ -153,16 +163,6 @@ def _skipped(
     }
     floats = {path: c.reason for path, c in choices.items() if c.quantizer is None}
     return skipped | {path: floats[path] for path in used if path in floats}
-
-
-def _repeated(graph: fx.GraphModule, layers: Sequence[Layer]) -> dict[str, str]:
-    """Layers that no single int32 bias and input scale would serve."""
-    calls = Counter(str(n.target) for n in graph.graph.nodes if n.op == "call_module")
-    return {
-        layer.path: f"called {calls[layer.path]} times, and an integer layer has one input scale"
-        for layer in layers
-        if calls[layer.path] > 1
-    }
 
 
 def _wanted(

@@ -60,10 +60,12 @@ class Layer:
     Attributes:
         path: Dotted path in the graph.
         depthwise: A convolution with one input channel per group, several groups.
+        calls: How often it is executed.
     """
 
     path: str
     depthwise: bool = False
+    calls: int = 1
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,6 +11,7 @@ from edgekd.quantize.fold import fold_batch_norms, trace
 from edgekd.quantize.offers import budget_bytes, offers
 from edgekd.quantize.settings import QuantizeSettings
 from tests.quantize.nets import trained_looking
+from tests.quantize.test_convert import Shared
 
 SCHEME = Scheme(activations="uint8", bias="float32")
 
@@ -60,3 +61,13 @@ def test_nothing_left_to_choose() -> None:
     ruled = settings(rules=[{"layers": "*", "weights": "minmax"}])
     with pytest.raises(RecipeError, match="no layer to choose bits for"):
         budget_bytes(offers(graph_of("dense"), ruled, SCHEME), ruled)
+
+
+def test_a_layer_that_is_called_twice_is_offered_in_float_alone() -> None:
+    graph = fold_batch_norms(trace(Shared(same=True).eval()))
+    (conv, head) = offers(graph, settings(), SCHEME)
+    assert set(conv.sizes) == {None}
+    assert "called 2 times" in conv.rule
+    assert set(head.sizes) == {2, 4, 8}
+    (conv, _) = offers(graph, settings(activation_bits="float"), SCHEME)
+    assert set(conv.sizes) == {2, 4, 8}
