@@ -39,6 +39,8 @@ if TYPE_CHECKING:
     from edgekd.steps.integer_file import Made, QuantizeOptions
 
 _TIMED_FEEDS = 8
+#: weights of no more bits never overflow where a CPU adds int8 products in 16 bits
+_SAFE_BITS = 7
 
 
 @dataclass(frozen=True, slots=True)
@@ -168,10 +170,12 @@ def _ladder(made: Made, options: QuantizeOptions, progress: Progress) -> Ladder:
 
 
 def _failures(ladder: Ladder, made: Made, options: QuantizeOptions) -> tuple[str, ...]:
+    may_overflow = made.weight_bits > _SAFE_BITS
+    advice = "; if its CPU has no VNNI, try --weight-bits 7" if may_overflow else ""
     found = [
         f"{added.name!r}: {made.target.backend} does not compute what the file says: its results "
         f"differ by {_percent(added.mean_abs_share)} of their spread, rounding alone by "
-        f"{_percent(rounding.mean_abs_share)}; if its CPU has no VNNI, try --weight-bits 7"
+        f"{_percent(rounding.mean_abs_share)}{advice}"
         for added, rounding in zip(ladder.runtime, ladder.rounding, strict=True)
         if not added.within(made.target.tolerance) and not _less(added, rounding)
     ]

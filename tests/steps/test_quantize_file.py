@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +15,7 @@ from edgekd.core.target import load_target
 from edgekd.profile.measure import MeasureRule
 from edgekd.quantize.onnx_graph import reading
 from edgekd.steps.integer_file import QuantizeOptions
-from edgekd.steps.quantize_file import QuantizedFile, quantize_file
+from edgekd.steps.quantize_file import QuantizedFile, _failures, quantize_file
 from tests.quantize.onnx_graph.graphs import model, node
 
 ORT, OV = load_target("x86-onnxruntime-int8"), load_target("x86-openvino-int8")
@@ -69,6 +70,16 @@ def test_a_layer_without_an_int8_kernel_goes_back_to_float_where_that_is_so(
     in_ov = made(tmp_path, transposed(), OV)
     assert in_ov.made.kernels.int8 == len(in_ov.made.quantized.layers)
     assert in_ov.made.kernels.float == len(in_ov.made.quantized.skipped)
+
+
+def test_fewer_bits_are_advised_only_where_they_are_not_there_yet(tmp_path: Path) -> None:
+    found = made(tmp_path, transposed())
+    far = tuple(replace(output, mean_abs_share=0.9) for output in found.ladder.runtime)
+    ladder = replace(found.ladder, runtime=far)
+    for bits, advised in ((8, True), (7, False)):
+        (failure,) = _failures(ladder, replace(found.made, weight_bits=bits), OPTIONS)
+        assert "does not compute what the file says" in failure
+        assert ("try --weight-bits 7" in failure) == advised
 
 
 def test_nothing_is_written_where_no_layer_is_left(tmp_path: Path) -> None:
