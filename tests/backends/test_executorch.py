@@ -5,8 +5,6 @@ The package is half a gigabyte, so continuous integration leaves it out.
 
 from __future__ import annotations
 
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -78,22 +76,3 @@ def test_options_are_refused() -> None:
     target = TARGET.model_copy(update={"options": {"threads": 2}})
     with pytest.raises(RecipeError, match="no options"):
         PHONE.check_machine(target)
-
-
-def test_a_missing_package_is_named_with_its_extra() -> None:
-    program = """
-import sys
-sys.modules["executorch"] = None
-from edgekd.backends._runtime import check_runtime
-from edgekd.core.errors import MissingDependencyError
-from edgekd.core.target import load_target
-
-try:
-    check_runtime(load_target("phone-executorch-int8"))
-except MissingDependencyError as e:
-    print(e.exit_code, e.message)
-"""
-    done = subprocess.run(
-        [sys.executable, "-c", program], capture_output=True, text=True, check=True
-    )
-    assert "pip install 'edgekd[executorch]'" in done.stdout

@@ -46,15 +46,24 @@ def test_an_unknown_backend() -> None:
     assert caught.value.failed.startswith("The target 'x86-onnxruntime-fp32' cannot run. No ")
 
 
-def test_a_runtime_that_is_not_installed() -> None:
+@pytest.mark.parametrize(
+    ("package", "target", "install"),
+    [
+        ("openvino", "x86-openvino-fp32", "pip install openvino"),
+        ("tensorrt_rtx", "rtx-tensorrt-int8", "pip install 'edgekd[tensorrt-rtx]'"),
+        ("ai_edge_litert", "phone-litert-int8", "pip install 'edgekd[litert]'"),
+        ("executorch", "phone-executorch-int8", "pip install 'edgekd[executorch]'"),
+    ],
+)
+def test_a_runtime_that_is_not_installed(package: str, target: str, install: str) -> None:
     """In a process of its own, where the import really fails."""
-    program = """
+    program = f"""
 import importlib.abc, sys
 
 class Hide(importlib.abc.MetaPathFinder):
     def find_spec(self, name, path=None, target=None):
-        if name == "openvino":
-            raise ModuleNotFoundError("No module named 'openvino'", name="openvino")
+        if name == {package!r}:
+            raise ModuleNotFoundError("No module named {package!r}", name=name)
 
 sys.meta_path.insert(0, Hide())
 from edgekd.backends._runtime import check_runtime
@@ -63,13 +72,13 @@ from edgekd.core.target import load_target
 
 check_runtime(load_target("x86-onnxruntime-fp32"))  # the other runtime is not affected
 try:
-    check_runtime(load_target("x86-openvino-fp32"))
+    check_runtime(load_target({target!r}))
 except MissingDependencyError as e:
     print(e.exit_code, e.message)
 """
     done = subprocess.run(
         [sys.executable, "-c", program], capture_output=True, text=True, check=True
     )
-    assert done.stdout.startswith("3 The target 'x86-openvino-fp32' cannot run here. ")
-    assert "needs the package 'openvino'" in done.stdout
-    assert "pip install openvino" in done.stdout
+    assert done.stdout.startswith(f"3 The target {target!r} cannot run here. ")
+    assert f"needs the package {package!r}" in done.stdout
+    assert install in done.stdout
