@@ -78,8 +78,9 @@ class QuantizeSection(QuantizeSettings):
             helped; auto is yes where some weights or activations have fewer than 7 bits.
         tune: Choose temperature and weight of the teacher by short trials, on validation loss;
             null to take them from `objectives`.
-        stop_after: Epochs in a row that the control arm must be ahead by more than chance, on the
-            validation split, before the distilled training is given up; null for never.
+        stop_after: Epochs in a row that the control arm must be ahead by more than chance, in the
+            median of three epochs on the validation split, before the distilled training is given
+            up; null for never.
     """
 
     train: TrainSettings = Field(default={}, validate_default=True)

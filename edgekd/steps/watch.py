@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from statistics import stdev
+from statistics import median, stdev
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -14,9 +14,16 @@ if TYPE_CHECKING:
     from edgekd.tasks._contract import Task
 
 
+#: epochs whose median is compared
+_SMOOTHED = 3
+
+
 @dataclass(frozen=True, slots=True)
 class Watch:
     """Ends a distilled training that stays behind the same training on labels alone.
+
+    Compared are medians over three epochs: at few bits a single one can fall by ten points and
+    rise again, in either arm, and must neither end a training nor save one.
 
     Attributes:
         controls: Validation metric of the control arm after every epoch, per seed.
@@ -35,7 +42,7 @@ class Watch:
     def __call__(self, history: Sequence[EpochRecord]) -> bool:
         """Whether to stop after these epochs."""
         recent = range(len(history) - self.patience, len(history))
-        return recent.start >= 0 and all(
+        return recent.start >= _SMOOTHED - 1 and all(
             self._lead(epoch, history) > self._chance(epoch, history) for epoch in recent
         )
 
@@ -50,11 +57,19 @@ class Watch:
         )
 
     def _lead(self, epoch: int, history: Sequence[EpochRecord]) -> float:
-        return self.controls[self.paired][epoch] - history[epoch].validation_score
+        return _median(self.controls[self.paired], epoch) - _median(_scores(history), epoch)
 
     def _chance(self, epoch: int, history: Sequence[EpochRecord]) -> float:
         """The larger of the controls' spread over seeds and of the standard error of a lead."""
-        scores = [control[epoch] for control in self.controls]
-        pair = (scores[self.paired], history[epoch].validation_score)
+        scores = [_median(control, epoch) for control in self.controls]
+        pair = (scores[self.paired], _median(_scores(history), epoch))
         error = math.hypot(*(self.task.standard_error(s, self.samples) for s in pair))
         return max(error, stdev(scores) if len(scores) > 1 else 0.0)
+
+
+def _scores(history: Sequence[EpochRecord]) -> list[float]:
+    return [record.validation_score for record in history]
+
+
+def _median(scores: Sequence[float], epoch: int) -> float:
+    return median(scores[epoch + 1 - _SMOOTHED : epoch + 1])
