@@ -53,7 +53,7 @@ def check_bits(job: Job) -> None:
     """Refuse bits that a target can neither compute nor store, before anything is trained.
 
     Raises:
-        RecipeError: A rule matches no layer.
+        RecipeError: A rule matches no layer, or the weights do not fit into the budget for them.
         UnsupportedError: A target does not hold the bits of a layer or of its activations.
     """
     section: QuantizeSettings = job.recipe.quantize
@@ -84,6 +84,8 @@ def check_bits(job: Job) -> None:
                 stored = Stored.of(weight, quantizer.encode(weight, granularity))
                 if form(stored, held, in_float=in_float) is None:
                     raise _not_held(target, path, quantizer.bits, held)
+        if held_to.mixed is not None and held_to.mixed.latency is None:
+            budget_bytes(offers(graph, held_to, scheme), held_to)  # sizes need no training
 
 
 def _quantizers(
@@ -117,8 +119,7 @@ def check_trainings(job: Job, taught: ScoredTeacher) -> None:
     """Refuse objectives and patterns that name what teacher or student do not have.
 
     Raises:
-        RecipeError: There is no such layer, two layers cannot be compared, or the weights do not
-            fit into the budget for them.
+        RecipeError: There is no such layer, or two layers cannot be compared.
         UnsupportedError: The teacher is a black box, or the student cannot be quantized.
     """
     recipe = job.recipe
@@ -129,11 +130,6 @@ def check_trainings(job: Job, taught: ScoredTeacher) -> None:
     graph = fold_batch_norms(trace(student))
     in_float = recipe.quantize.activation_bits == "float"
     place(graph, rules=recipe.quantize.placed_rules(), activations=not in_float)
-    mixed = recipe.quantize.mixed
-    if mixed is not None and mixed.latency is None:
-        for scheme in (t.scheme for t in job.targets if t.scheme is not None):
-            section = recipe.quantize.within(scheme.weight_bits)
-            budget_bytes(offers(graph, section, scheme), section)
     if recipe.quantize.method == "quantized_distillation":
         section = recipe.quantize
         _check_objectives(job, taught, graph, section.train, section.objectives)
