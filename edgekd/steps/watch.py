@@ -53,7 +53,7 @@ class Watch:
             f"stopped after epoch {len(history)} of {epochs}: the control arm, trained on labels "
             f"alone, was ahead by more than chance for {self.patience} epochs, at last by "
             f"{100 * self._lead(last, history):.2f} pt "
-            f"(chance: {100 * self._chance(last, history):.2f} pt)"
+            f"(chance: {100 * self._chance(last, history):.2f} pt; medians of {_SMOOTHED} epochs)"
         )
 
     def _lead(self, epoch: int, history: Sequence[EpochRecord]) -> float:

@@ -70,7 +70,8 @@ def test_the_reason_gives_the_figures() -> None:
     error = 100 * math.hypot(math.sqrt(0.85 * 0.15 / 1000), math.sqrt(0.75 * 0.25 / 1000))
     assert text == (
         "stopped after epoch 4 of 10: the control arm, trained on labels alone, was ahead by more "
-        f"than chance for 2 epochs, at last by 10.00 pt (chance: {error:.2f} pt)"
+        f"than chance for 2 epochs, at last by 10.00 pt (chance: {error:.2f} pt; medians of 3 "
+        "epochs)"
     )
 
 
